@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -22,6 +23,8 @@ from hypothesis import strategies as st
 from devstack.stack import Stack
 from devstack.stack_kinds import temporary_stack
 from operations.processes import COMMAND_SERVER, PROCESS_MANAGER
+from operations.rehearse.rehearsal import Options, rehearse
+from operations.rehearse.report import LINES, Report
 from process_manager.queries.saga_reader import SagaReader
 from process_manager.sagas.fulfilment import FULFILMENT
 from tests.e2e.test_fuzz import ELSEWHERE, answered_clearly, fields_answered_clearly, name_of, some
@@ -30,6 +33,7 @@ from tests.support.harness.callers import bearer
 from tests.support.harness.command_line import diptych
 from tests.support.harness.contexts import CONTEXTS
 from tests.support.harness.invariants import verify_stack
+from tests.support.harness.planted_changes import Change, list_differences, plant, rehearse_copy
 from tests.support.harness.process_managers import Call, FaultyClient, run_managers, wait_for_status
 from tests.support.harness.trade import PRICE, SCOPES, Trade
 from tests.support.harness.waiting import until
@@ -39,6 +43,20 @@ DELIVERY_STEPS = ("commit_stock", "capture_money", "refund", "restock")
 """Steps of an order that is shipped and returned."""
 SAGA = ("--saga", FULFILMENT.name)
 """An option of `diptych sagas`, because an order may have other sagas, too."""
+PLANTED = (
+    Change(
+        "command_server/contexts/ordering/domain/order.py",
+        "return replace(order, status=Status.CONFIRMED)",
+        "return replace(order, status=Status.SHIPPED)",
+        ("states", "ordering.order.status"),
+    ),
+    Change(
+        "projector/projections/banking/hold.py",
+        "    hold.captured.CopyFrom(event.amount)\n",
+        "",
+        ("views", "banking.hold.captured"),
+    ),
+)
 FALLIBLE_STEPS = ("reserve", "hold_money", "firm_stock", "firm_money")
 
 
@@ -242,3 +260,16 @@ async def test_a_rejected_step_ends_the_order_without_claims(
         await wait_for_status(sagas, order, "REJECTED")
         await trade.wait_for_stock(sku, (3, 0))
         await trade.wait_for_account(account, (PRICE, 0))
+
+
+async def test_a_rehearsal_of_the_running_code_finds_no_difference(stack: Stack) -> None:
+    report = await rehearse(stack.settings, Options())
+    assert (report.to_json(), report.notes) == (Report(report.counts).to_json(), {})
+    assert min(report.counts[kind] for kind in LINES) > 0
+
+
+async def test_a_rehearsal_finds_changed_lines(stack: Stack, tmp_path: Path) -> None:
+    plant(tmp_path, *PLANTED)
+    code, report = await rehearse_copy(stack, tmp_path)
+    assert code == 1
+    assert {change.finds for change in PLANTED} == list_differences(report)

@@ -1,0 +1,82 @@
+"""Differences between two values, by field. Texts are shown if they are codes, ids or times."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+
+MAX_VALUE_LENGTH = 60
+"""Characters of a value that is shown."""
+MAX_FIELDS = 20
+"""Differing fields of one state or message that are counted."""
+SHOWN_TEXT = re.compile(r"[A-Z][A-Z0-9_/.]*|-?[0-9]+(\.[0-9]+)?s?|[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9:.+Z-]+")
+"""Codes, numbers, durations and times. Any other text may be personal, unless it is an id."""
+ID_NAME = re.compile(r"(^|_)(id|ids|sku)$")
+ABSENT = object()
+
+
+class FieldDifference(NamedTuple):
+    """A field with its path, `[*]` for any element of a list, and what differs in it."""
+
+    path: str
+    text: str
+
+
+def diff_json(stored: str, folded: str) -> list[FieldDifference]:
+    """Return the differences between two JSON texts; none if they have the same values."""
+    try:
+        before = json.loads(stored)
+    except ValueError:
+        return [FieldDifference("state", "what is stored is not JSON")]
+    return _limit(_diff("", "state", before, json.loads(folded)))
+
+
+def diff_messages(kind: type[Message], stored: bytes, folded: bytes) -> list[FieldDifference]:
+    """Return the differences between two serialised messages of one type.
+
+    Messages with the same fields in another encoding do not differ.
+    """
+    try:
+        before, after = kind.FromString(stored), kind.FromString(folded)
+        if before.SerializeToString(deterministic=True) == after.SerializeToString(deterministic=True):
+            return []
+        found = _limit(_diff("", "view", _to_values(before), _to_values(after)))
+    except Exception as error:  # what is stored may be anything
+        return [FieldDifference("message", f"cannot be compared: {type(error).__name__}")]
+    return found or [FieldDifference("unknown_fields", "fields that the installed code does not know")]
+
+
+def _to_values(message: Message) -> Any:
+    return MessageToDict(message, preserving_proto_field_name=True)
+
+
+def _limit(differences: Iterator[FieldDifference]) -> list[FieldDifference]:
+    return [each for each, _ in zip(differences, range(MAX_FIELDS), strict=False)]
+
+
+def _diff(path: str, name: str, before: Any, after: Any) -> Iterator[FieldDifference]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in {**before, **after}:
+            inner = f"{path}.{key}" if path else str(key)
+            yield from _diff(inner, str(key), before.get(key, ABSENT), after.get(key, ABSENT))
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for left, right in zip(before, after, strict=True):
+            yield from _diff(f"{path}[*]", name, left, right)
+    elif before != after or type(before) is not type(after):
+        yield FieldDifference(path or name, f"{_show(name, before)} -> {_show(name, after)}")
+
+
+def _show(name: str, value: Any) -> str:
+    if value is ABSENT:
+        return "absent"
+    if isinstance(value, list):
+        return f"{len(value)} elements"
+    if isinstance(value, dict):
+        return f"{len(value)} fields"
+    text = value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, str) and not SHOWN_TEXT.fullmatch(value) and not ID_NAME.search(name):
+        return f"text of {len(value)} characters"
+    return text if len(text) <= MAX_VALUE_LENGTH else f"{text[:MAX_VALUE_LENGTH]}…"

@@ -1,0 +1,55 @@
+"""The code that is rehearsed: that of the installed release, by the streams that it reads."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from command_server.kernel.context import AggregateType, Context, aggregate_types
+from contracts.manifest import Manifest
+from projector.projection import Projection
+from runtime.process.contexts import choose_contexts, load_parts
+from runtime.process.settings import Settings
+from runtime.process.start_error import InvalidSetting
+
+
+@dataclass(frozen=True)
+class InstalledCode:
+    """The aggregates and projections by stream type."""
+
+    aggregates: Mapping[str, AggregateType]
+    projections: Mapping[str, Sequence[Projection[Any]]]
+
+    @property
+    def stream_types(self) -> list[str]:
+        return sorted({*self.aggregates, *self.projections})
+
+    def list_projections(self) -> list[Projection[Any]]:
+        """Return every projection once."""
+        return list({id(each): each for found in self.projections.values() for each in found}.values())
+
+
+def load_code(settings: Settings, projections: Collection[str] = ()) -> InstalledCode:
+    """Import the code of the chosen contexts.
+
+    Args:
+        settings: choose the contexts.
+        projections: names of projections to rehearse alone; none for everything.
+
+    Raises:
+        StartError: a context is invalid, or there is no such projection.
+    """
+    manifests = choose_contexts(settings)
+    by_type: dict[str, list[Projection[Any]]] = {}
+    known = load_parts(manifests, "projections", "PROJECTIONS", Projection)
+    if unknown := set(projections).difference(each.view.projection for each in known):
+        names = ", ".join(sorted(each.view.projection for each in known))
+        raise InvalidSetting(f"--projection: unknown projection {min(unknown)} (known: {names})")
+    for projection in known:
+        if not projections or projection.view.projection in projections:
+            for stream_type in projection.view.source_streams:
+                by_type.setdefault(stream_type, []).append(projection)
+    return InstalledCode({} if projections else _load_aggregates(manifests), by_type)
+
+
+def _load_aggregates(manifests: Sequence[Manifest]) -> Mapping[str, AggregateType]:
+    return aggregate_types(load_parts(manifests, "commands", "CONTEXT", Context))
