@@ -48,8 +48,8 @@ def rehearse(
 ) -> None:
     """Run the code that is installed here over the recorded events, without effects, and print what differs.
 
-    States, views, index entries, contributions and histories are compared with those that the running
-    release has stored.
+    States, views with their index entries, contributions and histories, and the steps of sagas are compared
+    with those that the running release has stored.
 
     Exit code 0: no difference, or accepted ones only. 1: differences. 2: the rehearsal was not possible.
     """

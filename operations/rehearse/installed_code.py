@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from command_server.kernel.context import AggregateType, Context, aggregate_types
-from contracts.manifest import Manifest
+from process_manager.saga import Saga
 from projector.projection import Projection
 from runtime.process.contexts import choose_contexts, load_parts
 from runtime.process.settings import Settings
@@ -14,10 +14,11 @@ from runtime.process.start_error import InvalidSetting
 
 @dataclass(frozen=True)
 class InstalledCode:
-    """The aggregates and projections by stream type."""
+    """The aggregates and projections by stream type, and the sagas."""
 
     aggregates: Mapping[str, AggregateType]
     projections: Mapping[str, Sequence[Projection[Any]]]
+    sagas: Sequence[Saga[Any]]
 
     @property
     def stream_types(self) -> list[str]:
@@ -48,8 +49,7 @@ def load_code(settings: Settings, projections: Collection[str] = ()) -> Installe
         if not projections or projection.view.projection in projections:
             for stream_type in projection.view.source_streams:
                 by_type.setdefault(stream_type, []).append(projection)
-    return InstalledCode({} if projections else _load_aggregates(manifests), by_type)
-
-
-def _load_aggregates(manifests: Sequence[Manifest]) -> Mapping[str, AggregateType]:
-    return aggregate_types(load_parts(manifests, "commands", "CONTEXT", Context))
+    if projections:
+        return InstalledCode({}, by_type, ())
+    aggregates = aggregate_types(load_parts(manifests, "commands", "CONTEXT", Context))
+    return InstalledCode(aggregates, by_type, load_parts(manifests, "sagas", "SAGAS", Saga))

@@ -84,6 +84,10 @@ class Record:
         await self._driver.execute("ROLLBACK")
         await self.begin()
 
+    async def fetch(self, statement: str, *values: Any) -> Sequence[Any]:
+        rows: Sequence[Any] = await self._driver.fetch(statement, *values)
+        return rows
+
     async def export_snapshot(self) -> str:
         """Return the name of the transaction's snapshot; it ends with the transaction."""
         return str(await self._driver.fetchval("SELECT pg_export_snapshot()"))
@@ -116,15 +120,19 @@ class Record:
         while rows := await cursor.fetch(limit):
             size = sum(len(row[3]) for row in rows)
             limit = max(1, min(READ_EVENTS, len(rows) * READ_BYTES // max(size, 1)))
-            for stream, version, kind, data, metadata, at, position in rows:
-                if events and events[-1].stream != stream:
+            for row in rows:
+                if events and events[-1].stream != row[0]:
                     yield events
                     events = []
-                events.append(
-                    RecordedEvent(stream, version, kind, data, at, position, parse_metadata(metadata))
-                )
+                events.append(build_event(row))
             if len(events) >= limit:
                 yield events
                 events = []
         if events:
             yield events
+
+
+def build_event(row: Sequence[Any]) -> RecordedEvent:
+    """Return the event of a row: stream, version, type, data, metadata, time and position."""
+    stream, version, kind, data, metadata, at, position = row
+    return RecordedEvent(stream, version, kind, data, at, position, parse_metadata(metadata))

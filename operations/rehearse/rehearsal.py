@@ -12,14 +12,17 @@ from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass, field
 from itertools import islice
 from time import monotonic
+from typing import Self
 from zlib import crc32
 
+from contracts import streams
 from operations.rehearse.installed_code import InstalledCode, load_code
 from operations.rehearse.recorded import Record
 from operations.rehearse.report import Report
+from operations.rehearse.saga_records import read_keys
 from operations.rehearse.stored_views import StoredViews
 from operations.rehearse.stream_rehearsal import PageResult, Pair
-from operations.rehearse.workers import Job, Workers
+from operations.rehearse.workers import Deadlines, Job, MovedViews, SagaPage, StreamPage, Task, Workers
 from runtime.process.settings import Settings
 
 PAGES_AHEAD = 2
@@ -76,6 +79,7 @@ class Rehearsal:
         )
         async with Workers(job, self._options.processes) as workers:
             await self._rehearse_streams(workers)
+            await self._rehearse_sagas(workers)
             await self._look_again(workers)
         return self._report
 
@@ -92,20 +96,36 @@ class Rehearsal:
 
     async def _rehearse_streams(self, workers: Workers) -> None:
         total = int(await self._record.count_events() * self._options.sample)
-        running: set[asyncio.Task[PageResult]] = set()
-        async for page in self._read_pages():
-            running.add(asyncio.create_task(workers.rehearse(page)))
-            if len(running) >= PAGES_AHEAD * self._options.processes:
-                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                self._collect(done)
+        async with Dispatcher(workers, self._options.processes, self._collect) as dispatcher:
+            async for page in self._read_pages():
+                await dispatcher.add(StreamPage(page))
                 self._options.observe(self._report.counts["events"], total)
-            await self._slow_down()
-        self._collect(await _finish(running))
+                await self._slow_down()
+
+    async def _rehearse_sagas(self, workers: Workers) -> None:
+        async with Dispatcher(workers, self._options.processes, self._collect) as dispatcher:
+            async for keys in read_keys(self._record, [saga.name for saga in self._code.sagas]):
+                if chosen := [key for key in keys if self._is_chosen(key[1])]:
+                    await dispatcher.add(SagaPage(chosen))
+            for saga in self._code.sagas:
+                await dispatcher.add(Deadlines(saga.name))
+
+    async def _look_again(self, workers: Workers) -> None:
+        """Compare the views that have moved."""
+        moved, self._moved = iter(self._moved), []
+        async with Dispatcher(workers, self._options.processes, self._collect) as dispatcher:
+            while pairs := list(islice(moved, SECOND_PAGE)):
+                await dispatcher.add(MovedViews(pairs))
+
+    def _is_chosen(self, id_: str) -> bool:
+        """Return whether an aggregate or an instance belongs to the sample."""
+        return crc32(id_.encode()) < self._options.sample * 2**32
 
     async def _read_pages(self) -> AsyncIterator[dict[str, int]]:
-        share = self._options.sample * 2**32
         async for page in self._record.read_pages(self._code.stream_types):
-            chosen = {name: version for name, version in page.items() if crc32(name.encode()) < share}
+            chosen = {
+                name: version for name, version in page.items() if self._is_chosen(streams.aggregate_id(name))
+            }
             if chosen:
                 yield chosen
 
@@ -115,18 +135,41 @@ class Rehearsal:
             due = self._began + self._report.counts["events"] / self._options.rate
             await asyncio.sleep(max(0.0, due - monotonic()))
 
-    async def _look_again(self, workers: Workers) -> None:
-        """Compare the views that have moved."""
-        moved, self._moved = iter(self._moved), []
-        while pairs := list(islice(moved, SECOND_PAGE)):
-            self._collect(await _finish({asyncio.create_task(workers.rehearse_again(pairs))}))
-
-    def _collect(self, tasks: Collection[asyncio.Task[PageResult]]) -> None:
-        for task in tasks:
-            result = task.result()
-            self._report.merge(result.report)
-            self._moved += result.moved
+    def _collect(self, result: PageResult) -> None:
+        self._report.merge(result.report)
+        self._moved += result.moved
 
 
-async def _finish(tasks: set[asyncio.Task[PageResult]]) -> set[asyncio.Task[PageResult]]:
-    return (await asyncio.wait(tasks))[0] if tasks else set()
+class Dispatcher:
+    """Gives tasks to workers, some ahead of their work. Leaving the context waits for all of them.
+
+    Args:
+        workers: the workers.
+        processes: their number.
+        collect: called with each result.
+    """
+
+    def __init__(self, workers: Workers, processes: int, collect: Callable[[PageResult], None]) -> None:
+        self._workers, self._limit, self._collect = workers, PAGES_AHEAD * processes, collect
+        self._running: set[asyncio.Task[PageResult]] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: object, *_: object) -> None:
+        while self._running and kind is None:
+            await self._wait()
+        for task in self._running:
+            task.cancel()
+
+    async def add(self, task: Task) -> None:
+        """Dispatch a task; wait while enough of them are under way."""
+        self._running.add(asyncio.create_task(self._workers.run(task)))
+        if len(self._running) >= self._limit:
+            await self._wait()
+
+    async def _wait(self) -> None:
+        """Wait for a result."""
+        done, self._running = await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+        for each in done:
+            self._collect(each.result())

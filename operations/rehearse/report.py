@@ -17,6 +17,9 @@ LINES = {
     "entries": ("{entries:,} index entries", "those of the views"),
     "contributions": ("{contributions:,} contributions to counters", "those of the views"),
     "history": ("{history:,} entries", "those of the events"),
+    "sagas": ("{sagas:,} instances", "each can be read, and has its state and status"),
+    "steps": ("{steps:,} steps", "each is sent"),
+    "timers": ("{timers:,} timers", "each is set"),
 }
 """Every kind of difference: the template of its counts, and the verdict if there is none."""
 

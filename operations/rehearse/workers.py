@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -12,6 +12,8 @@ from typing import Any, Self
 
 from operations.rehearse.installed_code import load_code
 from operations.rehearse.recorded import Record
+from operations.rehearse.saga_records import Key
+from operations.rehearse.saga_rehearsal import SagaRehearsal
 from operations.rehearse.stored_views import StoredViews
 from operations.rehearse.stream_rehearsal import PageResult, Pair, StreamRehearsal
 from runtime.process import logs
@@ -30,6 +32,37 @@ class Job:
     """The generations to compare, by projection."""
 
 
+@dataclass(frozen=True)
+class StreamPage:
+    """Compare the states and views of these streams, which have these versions."""
+
+    versions: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class MovedViews:
+    """Compare these views once more, with the events that are on record by then."""
+
+    pairs: Sequence[Pair]
+
+
+@dataclass(frozen=True)
+class SagaPage:
+    """Compare these instances of sagas."""
+
+    keys: Sequence[Key]
+
+
+@dataclass(frozen=True)
+class Deadlines:
+    """Compare the deadlines of a saga."""
+
+    saga: str
+
+
+Task = StreamPage | MovedViews | SagaPage | Deadlines
+
+
 class Worker:
     """The connections and the code of one process. Entering the context connects."""
 
@@ -45,18 +78,24 @@ class Worker:
         views = await self._open.enter_async_context(StoredViews(job.settings.redis_url))
         code = load_code(job.settings, job.projections)
         self._streams = StreamRehearsal(code, record, views, job.serving)
+        self._sagas = SagaRehearsal(code.sagas, record)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._open.aclose()
 
-    async def rehearse(self, page: Mapping[str, int]) -> PageResult:
+    async def run(self, task: Task) -> PageResult:
+        """Execute one task at a time."""
         async with self._lock:
-            return await self._streams.rehearse(page)
-
-    async def rehearse_again(self, pairs: Sequence[Pair]) -> PageResult:
-        async with self._lock:
-            return await self._streams.rehearse_again(pairs)
+            match task:
+                case StreamPage(page):
+                    return await self._streams.rehearse(page)
+                case MovedViews(pairs):
+                    return await self._streams.rehearse_again(pairs)
+                case SagaPage(keys):
+                    return PageResult(await self._sagas.rehearse(keys))
+                case Deadlines(saga):
+                    return PageResult(await self._sagas.rehearse_deadlines(saga))
 
 
 class Workers:
@@ -87,18 +126,11 @@ class Workers:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
-    async def rehearse(self, page: Mapping[str, int]) -> PageResult:
+    async def run(self, task: Task) -> PageResult:
+        """Execute a task in any of the processes."""
         if self._own is not None:
-            return await self._own.rehearse(page)
-        return await self._run(_rehearse, page)
-
-    async def rehearse_again(self, pairs: Sequence[Pair]) -> PageResult:
-        if self._own is not None:
-            return await self._own.rehearse_again(pairs)
-        return await self._run(_rehearse_again, pairs)
-
-    async def _run(self, function: Callable[..., PageResult], argument: object) -> PageResult:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, function, argument)
+            return await self._own.run(task)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, _run, task)
 
 
 class _Process:
@@ -123,13 +155,7 @@ def _begin(job: Job) -> None:
     _process = _Process(job)
 
 
-def _rehearse(page: Mapping[str, int]) -> PageResult:
+def _run(task: Task) -> PageResult:
     assert _process is not None  # noqa: S101 - the pool has called `_begin`
-    result: PageResult = _process.run(_process.worker.rehearse(page))
-    return result
-
-
-def _rehearse_again(pairs: Sequence[Pair]) -> PageResult:
-    assert _process is not None  # noqa: S101 - the pool has called `_begin`
-    result: PageResult = _process.run(_process.worker.rehearse_again(pairs))
+    result: PageResult = _process.run(_process.worker.run(task))
     return result

@@ -56,6 +56,12 @@ PLANTED = (
         "",
         ("views", "banking.hold.captured"),
     ),
+    Change(
+        "process_manager/sagas/fulfilment/requests.py",
+        "CLAIM_LIFETIME = timedelta(hours=1)",
+        "CLAIM_LIFETIME = timedelta(hours=2)",
+        ("steps", "fulfilment.fulfilment.reserve.deadline"),
+    ),
 )
 FALLIBLE_STEPS = ("reserve", "hold_money", "firm_stock", "firm_money")
 
@@ -265,7 +271,7 @@ async def test_a_rejected_step_ends_the_order_without_claims(
 async def test_a_rehearsal_of_the_running_code_finds_no_difference(stack: Stack) -> None:
     report = await rehearse(stack.settings, Options())
     assert (report.to_json(), report.notes) == (Report(report.counts).to_json(), {})
-    assert min(report.counts[kind] for kind in LINES) > 0
+    assert {kind for kind in LINES if not report.counts[kind]} <= {"timers"}
 
 
 async def test_a_rehearsal_finds_changed_lines(stack: Stack, tmp_path: Path) -> None:
