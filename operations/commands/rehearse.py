@@ -31,8 +31,8 @@ from operations.commands import options
 @click.option(
     "--processes",
     type=click.IntRange(1),
-    default=os.cpu_count() or 1,
-    show_default="one for each core",
+    default=max(1, (os.cpu_count() or 1) // 2),
+    show_default="one for every second core",
     help="How many processes fold at the same time.",
 )
 @click.option("--rate", type=click.IntRange(0), default=0, help="Events a second, at most; 0: no limit.")

@@ -13,7 +13,7 @@ from operations.rehearse.rehearsal import Options, rehearse
 from runtime.process.settings import Settings
 
 EQUAL, DIFFERENT = 0, 1
-NICENESS = 10
+NICENESS = 19
 """Added to that of this process, so that the live system goes first."""
 
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from command_server.kernel.context import AggregateType, Context, aggregate_types
+from command_server.kernel.context import AggregateType, CommandType, Context, aggregate_types, command_types
 from process_manager.saga import Saga
 from projector.projection import Projection
 from runtime.process.contexts import choose_contexts, load_parts
@@ -14,10 +14,12 @@ from runtime.process.start_error import InvalidSetting
 
 @dataclass(frozen=True)
 class InstalledCode:
-    """The aggregates and projections by stream type, and the sagas."""
+    """The aggregates and projections by stream type, the commands, and the sagas."""
 
     aggregates: Mapping[str, AggregateType]
     projections: Mapping[str, Sequence[Projection[Any]]]
+    commands: Mapping[str, CommandType]
+    """By the full names of their methods."""
     sagas: Sequence[Saga[Any]]
 
     @property
@@ -50,6 +52,8 @@ def load_code(settings: Settings, projections: Collection[str] = ()) -> Installe
             for stream_type in projection.view.source_streams:
                 by_type.setdefault(stream_type, []).append(projection)
     if projections:
-        return InstalledCode({}, by_type, ())
-    aggregates = aggregate_types(load_parts(manifests, "commands", "CONTEXT", Context))
-    return InstalledCode(aggregates, by_type, load_parts(manifests, "sagas", "SAGAS", Saga))
+        return InstalledCode({}, by_type, {}, ())
+    contexts = load_parts(manifests, "commands", "CONTEXT", Context)
+    commands = {name: kind for context in contexts for name, kind in command_types(context).items()}
+    sagas = load_parts(manifests, "sagas", "SAGAS", Saga)
+    return InstalledCode(aggregate_types(contexts), by_type, commands, sagas)

@@ -25,6 +25,10 @@ READ_BYTES = 4_000_000
 SESSION = {
     "default_transaction_read_only": "on",
     "jit": "off",
+    # One transaction lasts as long as the rehearsal.
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "transaction_timeout": "0",
     # Recently filled tables have no statistics, so the planner would read them whole: force index lookups.
     "enable_seqscan": "off",
     "enable_hashjoin": "off",

@@ -20,6 +20,7 @@ LINES = {
     "sagas": ("{sagas:,} instances", "each can be read, and has its state and status"),
     "steps": ("{steps:,} steps", "each is sent"),
     "timers": ("{timers:,} timers", "each is set"),
+    "commands": ("{commands:,} requests of sagas", "decided as they were"),
 }
 """Every kind of difference: the template of its counts, and the verdict if there is none."""
 

@@ -14,6 +14,8 @@ from operations.rehearse.recorded import Record, build_event
 
 PAGE = 300
 """Instances that are read at once."""
+OWN_EVENTS = 500
+"""The version of an instance's own stream up to which it is replayed."""
 OTHER_EVENTS = 200
 """Events of another stream that are read of each instance, back from the last one that it has received."""
 
@@ -40,7 +42,7 @@ SELECT a.saga, a.id, a.action, a.reason, a.at FROM {_KEYS} JOIN saga_operator_ac
 ORDER BY a.number
 """  # noqa: S608 - no part of it is data
 READ_REQUESTS = """
-SELECT r.request_id, r.receipt::text, r.rejection::text FROM requests r
+SELECT r.request_id, r.receipt::text, r.rejection::text, r.recorded_at, r.caller FROM requests r
 WHERE r.caller = ANY(ARRAY(SELECT DISTINCT subject FROM saga_callers)) AND r.request_id = ANY($1::uuid[])
 """
 READ_SLICES = """
@@ -75,10 +77,19 @@ class RecordedStep(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """The recorded answer to a request: the version of its first stream, or the details of its rejection."""
+    """The recorded answer to a request."""
 
-    version: int = 0
+    receipt: Mapping[str, int] = {}
+    """The versions of its streams after it, its target first; empty for a rejection."""
     details: Mapping[str, str] = {}
+    """Of a rejection."""
+    at: datetime = datetime.min
+    caller: str = ""
+
+    @property
+    def version(self) -> int:
+        """The version of its target after it; 0 if it is unknown."""
+        return next(iter(self.receipt.values()), 0)
 
 
 @dataclass
@@ -98,6 +109,11 @@ class RecordedSaga:
     """By stream, up to the last one that it has received; of other streams perhaps not all."""
     is_complete: bool = True
     """Whether all events of the other streams were read."""
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it has too many events of its own to be replayed; none are read then."""
+        return bool(self.row["version"] > OWN_EVENTS)
 
 
 async def read_keys(record: Record, sagas: Collection[str]) -> AsyncIterator[list[Key]]:
@@ -122,6 +138,17 @@ async def read_deadlines(
         for row in rows:
             yield row[0], row[1], build_event(row[2:])
         after = rows[-1][0]
+
+
+async def read_slices(
+    record: Record, slices: Mapping[str, tuple[int, int]]
+) -> dict[str, list[RecordedEvent]]:
+    """Return the events of streams between two versions, by stream."""
+    by_stream: dict[str, list[RecordedEvent]] = {}
+    columns = list(slices), [first for first, _ in slices.values()], [last for _, last in slices.values()]
+    for row in await record.fetch(READ_SLICES, *columns):
+        by_stream.setdefault(row[0], []).append(build_event(row))
+    return by_stream
 
 
 async def read_sagas(
@@ -160,14 +187,10 @@ def _parse_positions(column: str) -> tuple[Mapping[str, int], bool]:
 
 async def _read_answers(record: Record, sagas: Collection[RecordedSaga]) -> None:
     owners = {step.request_id: saga for saga in sagas for step in saga.steps if step.outcome}
-    for request_id, receipt, rejection in await record.fetch(READ_REQUESTS, list(owners)):
-        owners[request_id].answers[request_id] = _parse_answer(receipt, rejection)
-
-
-def _parse_answer(receipt: str | None, rejection: str | None) -> Answer:
-    version = next(iter(_decode_receipt(receipt).values()), 0) if receipt else 0
-    details = msgspec.json.decode(rejection).get("details", {}) if rejection else {}
-    return Answer(version, details)
+    for request_id, receipt, rejection, at, caller in await record.fetch(READ_REQUESTS, list(owners)):
+        details = msgspec.json.decode(rejection).get("details", {}) if rejection else {}
+        answer = Answer(_decode_receipt(receipt) if receipt else {}, details, at, caller)
+        owners[request_id].answers[request_id] = answer
 
 
 async def _read_events(
@@ -176,6 +199,8 @@ async def _read_events(
     """Read each stream once, also if several instances follow it."""
     slices: dict[str, tuple[int, int]] = {}
     for (name, id_), saga in sagas.items():
+        if saga.is_long:
+            continue
         wanted = {stream: (max(1, last - OTHER_EVENTS + 1), last) for stream, last in saga.positions.items()}
         saga.is_complete = all(first == 1 for first, _ in wanted.values())
         if own_types[name]:
@@ -184,10 +209,7 @@ async def _read_events(
             known_first, known_last = slices.get(stream, (first, last))
             slices[stream] = min(first, known_first), max(last, known_last)
             saga.events[stream] = []
-    by_stream: dict[str, list[RecordedEvent]] = {}
-    columns = list(slices), [first for first, _ in slices.values()], [last for _, last in slices.values()]
-    for row in await record.fetch(READ_SLICES, *columns):
-        by_stream.setdefault(row[0], []).append(build_event(row))
+    by_stream = await read_slices(record, slices)
     for (name, id_), saga in sagas.items():
         for stream in saga.events:
             own = own_types[name] and stream == streams.stream_name(own_types[name], id_)

@@ -17,6 +17,8 @@ from google.protobuf import descriptor_pool
 
 from contracts import streams
 from contracts.envelope import RecordedEvent
+from operations.rehearse.command_replay import CommandReplay
+from operations.rehearse.installed_code import InstalledCode
 from operations.rehearse.recorded import Record
 from operations.rehearse.report import Difference, Report
 from operations.rehearse.saga_records import (
@@ -47,12 +49,13 @@ class SagaRehearsal:
     """Replays instances by the installed code and compares the results.
 
     Args:
-        sagas: the installed sagas.
+        code: the installed code.
         record: the record.
     """
 
-    def __init__(self, sagas: Sequence[Saga[Any]], record: Record) -> None:
-        self._sagas = {saga.name: saga for saga in sagas}
+    def __init__(self, code: InstalledCode, record: Record) -> None:
+        self._sagas = {saga.name: saga for saga in code.sagas}
+        self._commands = CommandReplay(code, record)
         self._record = record
         self._beginnings: dict[str, datetime] | None = None
 
@@ -62,8 +65,10 @@ class SagaRehearsal:
         if self._beginnings is None:
             self._beginnings = await read_beginnings(self._record)
         own_types = {name: saga.own_type for name, saga in self._sagas.items()}
-        for (name, _), recorded in (await read_sagas(self._record, keys, own_types)).items():
+        sagas = await read_sagas(self._record, keys, own_types)
+        for (name, _), recorded in sagas.items():
             _Comparison(self._sagas[name], recorded, self._beginnings.get(name), report).run()
+        await self._commands.rehearse(sagas.values(), report)
         return report
 
     async def rehearse_deadlines(self, name: str) -> Report:
@@ -112,6 +117,9 @@ class _Comparison:
         self._compare_status()
         if row["archived_steps"]:
             self._report.notes[f"instances of {name} have archived steps, so they are not replayed"] += 1
+            return
+        if self._recorded.is_long:
+            self._report.notes[f"instances of {name} have too many inputs to replay"] += 1
             return
         self._replay()
 

@@ -15,6 +15,7 @@ order is right. States that were reached before, with the same inputs, are not s
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from enum import IntEnum
 from typing import Any, NamedTuple
 
 from operations.rehearse.fields import diff_json, diff_messages
@@ -40,6 +41,14 @@ class Mismatch(NamedTuple):
     """`steps`, `sagas` or `timers`."""
     path: str
     text: str
+
+
+class Rank(IntEnum):
+    """How much a mismatch tells, of several at the same point."""
+
+    OTHER_INPUT = 0
+    OTHER_STEP = 1
+    CONTENT = 2
 
 
 class KnownInput(NamedTuple):
@@ -144,7 +153,7 @@ class Replay:
             if node.taken == self._end:
                 if not (mismatches := self._compare_end(node)):
                     return []
-                self._note(node, 2, mismatches)
+                self._note(node, Rank.CONTENT, mismatches)
             if self._reactions > MAX_REACTIONS:
                 return None
             stack.append(self._continue(node))
@@ -190,11 +199,13 @@ class Replay:
             self._saga.describe_status(reaction.state)
         except Exception as error:  # the installed code may fail on any input
             name = type(input_).__name__
-            self._note(node, 1, [Mismatch("sagas", type(error).__name__, f"{name} fails: {error!r}")])
+            text = f"{name} fails: {error!r}"
+            self._note(node, Rank.OTHER_STEP, [Mismatch("sagas", type(error).__name__, text)])
             return None
         for number, send in enumerate(reaction.send, node.sent):
-            if mismatches := self._compare_step(send, number, input_, at):
-                self._note(node, 1, mismatches)
+            rank, mismatches = self._compare_step(send, number, input_, at)
+            if mismatches:
+                self._note(node, rank, mismatches)
                 return None
         is_exact = is_exact or bool(reaction.send)
         if not is_exact:
@@ -206,27 +217,31 @@ class Replay:
             timers=_set_timers(node.timers, reaction.timers, is_exact) if reaction.timers else node.timers,
         )
 
-    def _compare_step(self, send: Send, number: int, input_: Input, at: datetime) -> list[Mismatch]:
+    def _compare_step(
+        self, send: Send, number: int, input_: Input, at: datetime
+    ) -> tuple[Rank, Sequence[Mismatch]]:
         """Return what differs between a step that is sent and the next one on record."""
         if number >= len(self._history.steps):
-            return [Mismatch("steps", get_kind(send.step), f"{send.step} is sent, and was not")]
+            text = f"{send.step} is sent, and was not"
+            return Rank.OTHER_STEP, [Mismatch("steps", get_kind(send.step), text)]
         stored = self._history.steps[number]
+        kind, repeats = get_kind(stored.step), isinstance(input_, RetryRequested | AbortRequested)
         if stored.step != send.step:
-            return [Mismatch("steps", get_kind(stored.step), f"{stored.step} -> {send.step}")]
-        if stored.attempt > 1 and not isinstance(input_, RetryRequested | AbortRequested):
-            return [Mismatch("steps", get_kind(stored.step), f"{stored.step} is sent again")]
-        if stored.decided_at != at:
-            return [Mismatch("steps", get_kind(stored.step), f"{stored.step} is sent by another input")]
+            return Rank.OTHER_STEP, [Mismatch("steps", kind, f"{stored.step} -> {send.step}")]
+        if stored.decided_at != at or (stored.attempt > 1 and not repeats):
+            return Rank.OTHER_INPUT, [Mismatch("steps", kind, f"{stored.step} is sent by another input")]
         try:
             step = create_step(self._saga, self._history.id, send, stored.attempt, stored.number, NO_CAUSE)
         except Exception as error:  # a request of another type, or one that cannot be serialised
-            return [Mismatch("steps", get_kind(stored.step), f"{stored.step} cannot be sent: {error!r}")]
+            return Rank.CONTENT, [Mismatch("steps", kind, f"{stored.step} cannot be sent: {error!r}")]
         if step.method != stored.method:
-            return [Mismatch("steps", get_kind(stored.step), f"{stored.method} -> {step.method}")]
+            return Rank.CONTENT, [Mismatch("steps", kind, f"{stored.step}: {stored.method} -> {step.method}")]
         if step.request == stored.request:
-            return []
-        kind, found = get_kind(stored.step), diff_messages(type(send.request), stored.request, step.request)
-        return [Mismatch("steps", f"{kind}.{path}", f"{stored.step}: {path} {text}") for path, text in found]
+            return Rank.CONTENT, ()
+        found = diff_messages(type(send.request), stored.request, step.request)
+        return Rank.CONTENT, [
+            Mismatch("steps", f"{kind}.{path}", f"{stored.step}: {path} {text}") for path, text in found
+        ]
 
     def _compare_end(self, node: _Node) -> list[Mismatch]:
         """Return what differs after all inputs."""
@@ -250,11 +265,11 @@ class Replay:
             elif timer.is_exact and timer.due_at != stored:
                 yield Mismatch("timers", name, f"{name} {stored.isoformat()} -> {timer.due_at.isoformat()}")
 
-    def _note(self, node: _Node, rank: int, mismatches: list[Mismatch]) -> None:
+    def _note(self, node: _Node, rank: Rank, mismatches: Sequence[Mismatch]) -> None:
         """Keep the mismatches of the order that has come furthest."""
         place = (*node.depth, rank, -len(mismatches))
         if place > self._best[0]:
-            self._best = place, mismatches
+            self._best = place, list(mismatches)
 
 
 def _take(node: _Node, index: int, input_: Input) -> _Node:

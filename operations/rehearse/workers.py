@@ -4,7 +4,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Coroutine, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -18,6 +18,7 @@ from operations.rehearse.stored_views import StoredViews
 from operations.rehearse.stream_rehearsal import PageResult, Pair, StreamRehearsal
 from runtime.process import logs
 from runtime.process.settings import Settings
+from runtime.process.start_error import NotAsked
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Worker:
         views = await self._open.enter_async_context(StoredViews(job.settings.redis_url))
         code = load_code(job.settings, job.projections)
         self._streams = StreamRehearsal(code, record, views, job.serving)
-        self._sagas = SagaRehearsal(code.sagas, record)
+        self._sagas = SagaRehearsal(code, record)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -127,10 +128,17 @@ class Workers:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
     async def run(self, task: Task) -> PageResult:
-        """Execute a task in any of the processes."""
+        """Execute a task in any of the processes.
+
+        Raises:
+            NotAsked: a process has ended.
+        """
         if self._own is not None:
             return await self._own.run(task)
-        return await asyncio.get_running_loop().run_in_executor(self._pool, _run, task)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, _run, task)
+        except BrokenExecutor as error:
+            raise NotAsked("a process of the rehearsal has ended") from error
 
 
 class _Process:

@@ -13,18 +13,24 @@ from typing import Any
 
 import grpc
 import pytest
+from diptych.banking.v1.command_service_pb2 import DepositRequest
 from diptych.fulfilment.v1 import query_service_pb2 as fulfilment_queries
 from diptych.fulfilment.v1.types_pb2 import Fulfilment
 from diptych.sagas.v1 import query_service_pb2 as saga_queries
 from google.protobuf.descriptor import MethodDescriptor
+from google.type.money_pb2 import Money
 from hypothesis import given
 from hypothesis import strategies as st
 
 from devstack.stack import Stack
 from devstack.stack_kinds import temporary_stack
 from operations.processes import COMMAND_SERVER, PROCESS_MANAGER
+from operations.rehearse.installed_code import load_code
+from operations.rehearse.recorded import Record
 from operations.rehearse.rehearsal import Options, rehearse
 from operations.rehearse.report import LINES, Report
+from operations.rehearse.stored_views import StoredViews
+from operations.rehearse.stream_rehearsal import StreamRehearsal
 from process_manager.queries.saga_reader import SagaReader
 from process_manager.sagas.fulfilment import FULFILMENT
 from tests.e2e.test_fuzz import ELSEWHERE, answered_clearly, fields_answered_clearly, name_of, some
@@ -274,8 +280,28 @@ async def test_a_rehearsal_of_the_running_code_finds_no_difference(stack: Stack)
     assert {kind for kind in LINES if not report.counts[kind]} <= {"timers"}
 
 
+async def test_views_that_move_during_a_rehearsal_are_compared_again(stack: Stack, trade: Trade) -> None:
+    code, record = load_code(stack.settings), Record(stack.settings.database_url)
+    account_id = await trade.open_account(PRICE)
+    await trade.wait_for_account(account_id, (PRICE, 0))
+    await record.begin()
+    amount = Money(currency_code="EUR", units=1)
+    await trade.caller.execute(DepositRequest(account_id=account_id, amount=amount, reference="more"))
+    await trade.wait_for_account(account_id, (PRICE + 1, 0))
+    async with StoredViews(stack.settings.redis_url) as views:
+        serving = await views.find_serving([each.view for each in code.list_projections()])
+        rehearsal = StreamRehearsal(code, record, views, serving)
+        stream = f"banking.account.{account_id}"
+        first = await rehearsal.rehearse({stream: 2})
+        again = await rehearsal.rehearse_again(first.moved)
+    await record.close()
+    assert (stream, "banking.account") in first.moved
+    assert (first.report.counts["views"], again.report.counts["views"]) == (0, len(first.moved))
+    assert not first.report.differences | again.report.differences
+
+
 async def test_a_rehearsal_finds_changed_lines(stack: Stack, tmp_path: Path) -> None:
     plant(tmp_path, *PLANTED)
     code, report = await rehearse_copy(stack, tmp_path)
     assert code == 1
-    assert {change.finds for change in PLANTED} == list_differences(report)
+    assert {change.finds for change in PLANTED} <= list_differences(report)

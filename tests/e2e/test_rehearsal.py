@@ -83,6 +83,12 @@ CHANGES = {
         "",
         ("views", "ordering.order.shipping_groups[*].warehouse_id"),
     ),
+    "a command without its event": Change(
+        "command_server/contexts/inventory/domain/reservation.py",
+        "return {name: [ReservationFirmed(id_, firmed_at=now)]}",
+        "return {}",
+        ("commands", "inventory.FirmReservation.events"),
+    ),
     "another step": Change(
         "process_manager/sagas/fulfilment/plan.py",
         "return fulfilment, steps or [requests.confirm(fulfilment)]",
