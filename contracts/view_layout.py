@@ -90,6 +90,13 @@ class View:
         kind, projection, _, rest = key.split(":", 3)
         return f"{kind}:{projection}:{self.generation}:{rest}"
 
+    def move_back(self, text: str) -> str:
+        """Return a key of this generation, and what may follow it, as the key of GENERATION."""
+        if self.generation == GENERATION:
+            return text
+        prefix = f":{self.projection}:"
+        return text.replace(f"{prefix}{self.generation}:", f"{prefix}{GENERATION}:", 1)
+
     @property
     def serving(self) -> str:
         """The key of the string that names the serving generation; missing for GENERATION."""
@@ -136,6 +143,11 @@ class View:
     @property
     def change_channel(self) -> str:
         return self._scope("changes")
+
+    @property
+    def change_channels(self) -> str:
+        """The pattern of the change channels of all generations."""
+        return f"changes:{self.projection}:*"
 
     @property
     def state_keys(self) -> tuple[str, ...]:

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from contracts.manifest import Manifest
 from query_server.change_notifications import ChangeNotifications
+from query_server.read_models import ServingReadModel
 from query_server.redis_client import RedisClient
-from query_server.service import QueryContext, ReadModel, query_service
+from query_server.service import QueryContext, query_service
 from query_server.staleness import StalenessSampler
 from query_server.traced_redis import TracedRedisClient
 from runtime.grpc import request_tokens, server
@@ -39,8 +40,8 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
         views = queried_views | watched_views
         notifications = ChangeNotifications(address, redis, views)
         lifecycle.spawn(notifications.run(lifecycle.stopping), "change notifications")
-        models = {view: ReadModel.of(view, redis, notifications, tokens, waits) for view in views}
-        sampler = StalenessSampler(redis, [model.staleness for model in models.values()])
+        models = {view: ServingReadModel.of(view, redis, notifications, tokens, waits) for view in views}
+        sampler = StalenessSampler(redis, models.values())
         lifecycle.spawn(sampler.run(), "staleness")
         watch_limit = CallLimit(
             "TOO_MANY_WATCHES",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import islice
 
 from query_server.change_notifications import ChangeNotifications
-from query_server.view_reader import ViewReader
+from query_server.view_reader import GenerationSwitched, ViewReader
 from runtime.grpc.waits import Wait, Woken
 
 POLL_INTERVAL = 0.5
@@ -102,6 +102,8 @@ class AwaitedVersions:
                 self._views.parse_version(view_id, version)
                 for view_id, (version, _) in zip(view_ids, versions, strict=True)
             ]
+        except GenerationSwitched:  # the waiting calls go on in the other generation
+            incarnation, parsed = "", [0] * len(view_ids)
         except Exception:  # the waiting calls of one view read again, and end with this error themselves
             if len(view_ids) > 1:
                 await asyncio.gather(*(self._check([view_id]) for view_id in view_ids))

@@ -1,12 +1,15 @@
 """Wakes the watchers and waiting calls of a process when views change: one Redis subscription for all.
 
 How it works. After each write the projector publishes one notification per projection, which lists the
-changed views and change feeds by key (contracts/view_layout.py). `ChangeNotifications` keeps one subscription
-to these channels and one set of listeners per key; a notification wakes the listeners of its keys.
-Notifications carry no state: a woken watcher reads the view itself, so several notifications cost one read,
-and a missed one is repaired by any later read. Two changes arrive without a notification, and both wake
-every watcher: a new subscription, since notifications were lost while there was none, and a new build of a
-projection, which `_watch_builds` polls. An idle watcher costs its memory alone.
+changed views and change feeds by key (contracts/view_layout.py). `ChangeNotifications` keeps one
+subscription to these channels and one set of listeners per key; a notification wakes the listeners of its
+keys. Notifications carry no state: a woken watcher reads the view itself, so several notifications cost one
+read, and a missed one is repaired by any later read. The subscription covers the channels of all
+generations. An empty notification tells of a switch to another generation, and wakes every listener of the
+projection. Two changes arrive without a notification, and both wake every watcher: a new subscription,
+since notifications were lost while there was none, and a new build of a projection, which `_watch_builds`
+polls, as it does the serving generations, whose notification may be lost. An idle watcher costs its memory
+alone.
 """
 
 import asyncio
@@ -17,6 +20,7 @@ from typing import Protocol
 
 import msgspec
 
+from contracts.generations import decode_serving
 from contracts.view_layout import View
 from query_server.redis_client import RedisClient
 from query_server.subscription import Subscription
@@ -29,7 +33,7 @@ from runtime.redis.address import RedisAddress
 INITIAL_PAUSE, MAX_PAUSE = 0.01, 1.0
 """Seconds between attempts to subscribe."""
 BUILD_CHECK_INTERVAL = 1.0
-"""Seconds between two checks for a new build of a projection, which sends no notification."""
+"""Seconds between two checks for a new build of a projection, or a switch to another generation."""
 
 log = logs.get_logger(__name__)
 
@@ -86,7 +90,9 @@ class ChangeNotifications:
     def __init__(self, address: RedisAddress, redis: RedisClient, views: Collection[View]) -> None:
         self._address = address
         self._redis = redis
-        self._views = {view.change_channel: view for view in views}
+        self._views = {view.projection: view for view in views}
+        self._views_by_channel: dict[str, View] = {}
+        """The views of the generations that have sent notifications."""
         self._listeners: defaultdict[str, set[Listener]] = defaultdict(set)
         self._subscribed = asyncio.Event()
         self._stopped = False
@@ -150,10 +156,11 @@ class ChangeNotifications:
 
     async def _receive(self) -> None:
         backoff = Backoff(INITIAL_PAUSE, MAX_PAUSE)
+        patterns = [view.change_channels for view in self._views.values()]
         failures = logs.RepeatedErrors(log, "Change notifications interrupted")
         while True:
             try:
-                async with Subscription(self._address, list(self._views)) as subscription:
+                async with Subscription(self._address, patterns) as subscription:
                     backoff.reset()
                     # Woken watchers read at once, so the connection for reads has to work first.
                     while not await self._redis.serves_reads():  # noqa: ASYNC110 - it connects for itself
@@ -162,30 +169,43 @@ class ChangeNotifications:
                     failures.reset()
                     self._wake_all()  # notifications from before the subscription are lost
                     async for channel, message in subscription:
-                        self._dispatch(self._views[channel], message)
+                        self._dispatch(channel, message)
             except (OSError, TimeoutError, ValueError, msgspec.MsgspecError) as error:
                 failures.report(error)
             self._subscribed.clear()
             await asyncio.sleep(backoff.next_pause())
 
-    def _dispatch(self, view: View, message: bytes) -> None:
+    def _dispatch(self, channel: str, message: bytes) -> None:
         if not self._listeners:
             return
         view_ids, feed_keys = _decode_notification(message)
+        view = self._find_view(channel)
+        if not view_ids and not feed_keys:
+            self._wake_projection(view.projection)
         for view_id in view_ids:
             self._wake(view.key(view_id))
         for key in feed_keys:
             self._wake(key)
 
+    def _find_view(self, channel: str) -> View:
+        view = self._views_by_channel.get(channel)
+        if view is None:
+            _, projection, generation = channel.split(":", 2)
+            view = self._views_by_channel[channel] = self._views[projection].at(generation)
+        return view
+
     async def _watch_builds(self) -> None:
-        keys = [view.build for view in self._views.values()]
+        views = list(self._views.values())
         previous: list[bytes | None] | None = None
         while True:
             try:
-                builds = await self._redis.call("MGET", *keys)
-                if builds != previous:  # also at first: a watcher may have begun before, with another build
+                values = await self._redis.call(
+                    "MGET", *(view.serving for view in views), *(view.build for view in views)
+                )
+                if values != previous:  # also at first: a watcher may have begun before, with another build
                     self._wake_all()  # a new build clears views without a notification
-                previous = builds
+                previous = values
+                views = [view.at(decode_serving(name)) for view, name in zip(views, values, strict=False)]
             except RpcError:
                 pass  # Redis is unreachable; the subscription breaks as well and reconnects
             await asyncio.sleep(BUILD_CHECK_INTERVAL)
@@ -193,6 +213,11 @@ class ChangeNotifications:
     def _wake(self, key: str) -> None:
         for listener in tuple(self._listeners.get(key, ())):
             listener.wake()
+
+    def _wake_projection(self, projection: str) -> None:
+        for key in list(self._listeners):
+            if key.split(":", 2)[1] == projection:
+                self._wake(key)
 
     def _wake_all(self) -> None:
         for key in list(self._listeners):

@@ -43,7 +43,7 @@ async def read_page(
     Raises:
         RpcError: `missing`, the view does not exist; `PAGE_TOKEN_INVALID`; an error of the reader.
     """
-    paged_list = PagedList(reader.tokens, request, reader.views.view.history(view_id))
+    paged_list = PagedList.of(reader, request, reader.view.history(view_id))
     before = _read_page_token(paged_list)
     history = await reader.get_history(view_id, missing)
     end = min(before, history.stop)
@@ -75,7 +75,7 @@ async def read_page_of_period(
     Raises:
         RpcError: as `read_page`.
     """
-    paged_list = PagedList(reader.tokens, request, f"{reader.views.view.history(view_id)} {period}")
+    paged_list = PagedList.of(reader, request, f"{reader.view.history(view_id)} {period}")
     before = _read_page_token(paged_list)
     history = await reader.get_history(view_id, missing)
     oldest, end = history.start, history.stop

@@ -30,7 +30,7 @@ async def read_page(reader: FreshReader, window: Window, request: PageRequest) -
     Raises:
         RpcError: `PAGE_TOKEN_INVALID`, or an error of the reader.
     """
-    paged_list = PagedList(reader.tokens, request, str(window))
+    paged_list = PagedList.of(reader, request, str(window))
     after = paged_list.read_token()
     await reader.wait_until_fresh()
     views, last = await _read_views(reader.views, window, after, get_size(request))

@@ -49,7 +49,7 @@ class MergedPage:
         Raises:
             RpcError: `PAGE_TOKEN_INVALID`.
         """
-        paged_list = PagedList(reader.tokens, request, list_id)
+        paged_list = PagedList.of(reader, request, list_id)
         token = paged_list.read_token()
         try:
             versions = msgspec.json.decode(token, type=dict[str, int]) if token else None

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from query_server.fresh_reader import FreshReader
 from query_server.wire_format import (
     ARCHIVED_BEFORE,
     ITEMS,
@@ -47,6 +48,18 @@ class PagedList(msgspec.Struct, frozen=True):
     tokens: RequestTokens
     request: PageRequest
     list_id: str
+
+    @classmethod
+    def of(cls, reader: FreshReader, request: PageRequest, list_id: str) -> "PagedList":
+        """Return the list of a call.
+
+        Args:
+            reader: of the call.
+            request: the request for a page.
+            list_id: as for the class; it may begin with a key. A list has the same id in every generation, so
+                that a token of one continues in the others.
+        """
+        return cls(reader.tokens, request, reader.view.move_back(list_id))
 
     def read_token(self) -> str:
         """Return the record after which the requested page begins; empty for the first page.

@@ -1,4 +1,9 @@
-"""QueryServices: the handler of each method of a proto, wrapped in the behaviour that all queries share."""
+"""QueryServices: the handler of each method of a proto, wrapped in the behaviour that all queries share.
+
+A handler reads one generation of its projection. If another one serves, `GenerationSwitched` ends the
+handler, and it runs again from its start on the read model of that generation. So a response is of one
+generation, and no call fails because of a switch. A watch takes along what it has sent.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -12,20 +17,21 @@ from contracts.manifest import context_of
 from contracts.view_layout import View
 from query_server.change_notifications import ChangeNotifications
 from query_server.fresh_reader import FreshReader
-from query_server.freshness import Freshness
-from query_server.redis_client import RedisClient
-from query_server.staleness import AnswerAge, Staleness
-from query_server.view_reader import ViewReader
-from query_server.watches import Watch, WatchResponses
+from query_server.read_models import ServingReadModel
+from query_server.staleness import AnswerAge
+from query_server.view_reader import GenerationSwitched
+from query_server.watches import Watch, WatchProgress, WatchResponses
 from query_server.wire_format import RESUME_TOKEN, VIEW, check_numbers, encode_field
 from runtime.grpc import caller
 from runtime.grpc.call_limit import CallLimit
 from runtime.grpc.method import Context, Handler
-from runtime.grpc.request_tokens import RequestTokens
 from runtime.grpc.response_size import check_response_size
 from runtime.grpc.rpc_error import RpcError
 from runtime.grpc.server import Service
-from runtime.grpc.waits import Waits, compute_deadline
+from runtime.grpc.waits import compute_deadline
+
+MAX_RUNS = 10
+"""Runs of the handler of a unary call. Each but the first follows a switch, which takes longer than a run."""
 
 QueryHandler = Callable[[FreshReader, Any], Awaitable[bytes]]
 """Takes the reader of the call and a valid request; returns the serialised response."""
@@ -74,30 +80,9 @@ class QueryContext:
         return context_of(self.service.full_name)
 
 
-@dataclass(frozen=True, slots=True)
-class ReadModel:
-    """The views of one projection, the bound on their age, and the reads that wait for them."""
-
-    views: ViewReader
-    staleness: Staleness
-    freshness: Freshness
-
-    @classmethod
-    def of(
-        cls,
-        view: View,
-        redis: RedisClient,
-        notifications: ChangeNotifications,
-        tokens: RequestTokens,
-        waits: Waits,
-    ) -> "ReadModel":
-        views = ViewReader(redis, view)
-        return cls(views, Staleness(redis, view), Freshness(views, tokens, waits, notifications))
-
-
 def query_service(
     context: QueryContext,
-    models: Mapping[View, ReadModel],
+    models: Mapping[View, ServingReadModel],
     notifications: ChangeNotifications,
     watch_limit: CallLimit,
 ) -> Service:
@@ -113,55 +98,65 @@ def query_service(
     return Service(context.service, {**unary, **streaming})
 
 
-def _make_query_handler(handler: QueryHandler, model: ReadModel) -> Handler:
+def _make_query_handler(handler: QueryHandler, model: ServingReadModel) -> Handler:
     async def handle(request: Any, context: Context) -> bytes:
-        age = AnswerAge(model.staleness)
-        try:
-            reader = FreshReader(
-                model.views.for_answer(age),
-                model.freshness,
-                request.at_least_as_fresh,
-                compute_deadline(context.time_remaining()),
-            )
-            return check_response_size(await handler(reader, request))
-        finally:  # errors carry the staleness as well
-            context.set_trailing_metadata(age.metadata())
+        deadline = compute_deadline(context.time_remaining())
+        for _ in range(MAX_RUNS):
+            current = model.current
+            age = AnswerAge(current.staleness)
+            try:
+                reader = FreshReader(
+                    current.views.for_answer(age), current.freshness, request.at_least_as_fresh, deadline
+                )
+                return check_response_size(await handler(reader, request))
+            except GenerationSwitched as switch:
+                model.follow(switch.generation)
+            finally:  # errors carry the staleness as well
+                context.set_trailing_metadata(age.metadata())
+        raise model.current.views.rebuilding_error()
 
     return handle
 
 
 def _make_watch_handler(
-    handler: WatchHandler, model: ReadModel, notifications: ChangeNotifications, limit: CallLimit
+    handler: WatchHandler, model: ServingReadModel, notifications: ChangeNotifications, limit: CallLimit
 ) -> Handler:
     async def handle(request: Any, context: Context) -> None:
         with limit.take_place():
             await serve(request, context)
 
     async def serve(request: Any, context: Context) -> None:
-        age = AnswerAge(model.staleness)
-        watch = Watch(
-            model.views.for_answer(age),
-            notifications,
-            model.freshness,
-            request.resume_token,
-            request.at_least_as_fresh,
-            compute_deadline(context.time_remaining()),
-        )
+        deadline, progress = compute_deadline(context.time_remaining()), WatchProgress()
         try:
-            async with (
-                asyncio.timeout(caller.current().expires_in()) as token_lifetime,
-                aclosing(handler(watch, request)) as responses,
-            ):
-                is_first = True
-                async for view, token in responses:
-                    if is_first:
-                        await context.send_initial_metadata(age.metadata())
-                        is_first = False
-                    response = encode_field(VIEW, view) + encode_field(RESUME_TOKEN, token.encode())
-                    await context.write(check_response_size(response))
+            async with asyncio.timeout(caller.current().expires_in()) as token_lifetime:
+                while True:
+                    current = model.current
+                    watch = Watch(
+                        current.views.for_answer(AnswerAge(current.staleness)),
+                        notifications,
+                        current.freshness,
+                        request.resume_token,
+                        request.at_least_as_fresh,
+                        deadline,
+                        progress,
+                    )
+                    try:
+                        return await _send_responses(watch, handler(watch, request), context)
+                    except GenerationSwitched as switch:
+                        model.follow(switch.generation)
         except TimeoutError:
             if not token_lifetime.expired():
                 raise
             raise RpcError("TOKEN_EXPIRED", "the caller's token has expired during the call") from None
 
     return handle
+
+
+async def _send_responses(watch: Watch, responses: WatchResponses, context: Context) -> None:
+    async with aclosing(responses):
+        async for view, token in responses:
+            if not watch.progress.has_sent:
+                await context.send_initial_metadata(watch.views.age.metadata())
+                watch.progress.has_sent = True
+            response = encode_field(VIEW, view) + encode_field(RESUME_TOKEN, token.encode())
+            await context.write(check_response_size(response))

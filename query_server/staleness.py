@@ -11,14 +11,15 @@ connection on which it was taken. Where nothing is known, nothing is sent.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from math import ceil, inf
 from time import monotonic
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import msgspec
 
+from contracts.generations import decode_serving
 from contracts.streams import PARTITIONS
 from contracts.view_layout import View
 from query_server.redis_client import RedisClient
@@ -52,7 +53,7 @@ def _to_moment(millis: float, lead: float) -> float:
 
 
 class Staleness:
-    """The last sample of one projection."""
+    """The last sample of one generation of a projection."""
 
     def __init__(self, redis: RedisClient, view: View) -> None:
         self.redis = redis
@@ -83,15 +84,25 @@ class Staleness:
         self.sample = Sample(connection, _to_moment(as_of, lead), parked_since, lead)
 
 
-class StalenessSampler:
-    """Takes the samples of all projections of a process."""
+class Sampled(Protocol):
+    """A projection, as far as it is needed here."""
 
-    def __init__(self, redis: RedisClient, models: Iterable[Staleness]) -> None:
+    @property
+    def staleness(self) -> Staleness:
+        """Of the generation that serves."""
+        ...
+
+    def follow(self, generation: str) -> None:
+        """Take note of the generation that serves."""
+
+
+class StalenessSampler:
+    """Takes the samples of all projections of a process, of the generations that serve."""
+
+    def __init__(self, redis: RedisClient, projections: Collection[Sampled]) -> None:
         self._redis = redis
-        self._models = list(models)
+        self._projections = projections
         self._is_used = asyncio.Event()
-        for model in self._models:
-            model.on_use = self._is_used.set
 
     async def run(self) -> NoReturn:
         """Take samples until cancelled."""
@@ -106,40 +117,59 @@ class StalenessSampler:
     async def take(self) -> None:
         """Take one sample of each projection. While Redis is away the last ones stay, and grow old."""
         try:
-            await self._take(self._models)
+            await self._take(self._projections)
         except RpcError as error:
             if error.reason == "VIEW_UNREADABLE":  # a key of another type: its own projection's fault alone
-                for model in self._models:
-                    await self._take_alone(model)
+                for projection in self._projections:
+                    await self._take_alone(projection)
 
     def read_ages(self) -> dict[str, float]:
         """Return by projection the seconds for which its views may lack events; without those unknown."""
         now = monotonic()
+        models = [projection.staleness for projection in self._projections]
         return {
             model.view.projection: round(now - model.sample.stale_since, 3)
-            for model in self._models
+            for model in models
             if model.sample is not None and model.sample.stale_since != UNKNOWN
         }
 
-    async def _take_alone(self, model: Staleness) -> None:
+    async def _take_alone(self, projection: Sampled) -> None:
+        model = projection.staleness
         try:
-            await self._take([model])
+            await self._take([projection])
         except RpcError as error:
             if error.reason == "VIEW_UNREADABLE":
                 model.sample = None
 
-    async def _take(self, models: Sequence[Staleness]) -> None:
+    async def _take(self, projections: Collection[Sampled]) -> None:
+        if switched := await self._take_of_serving(projections):
+            await self._take_of_serving(switched)
+
+    async def _take_of_serving(self, projections: Collection[Sampled]) -> list[Sampled]:
+        """Take a sample of each projection; return those of which another generation serves."""
+        models = [projection.staleness for projection in projections]
+        for model in models:
+            model.on_use = self._is_used.set
         connection, sent_at = self._redis.connections, monotonic()
         commands = [command for model in models for command in _list_commands(model.view)]
-        *replies, (seconds, microseconds) = await self._redis.pipeline(*commands, ("TIME",))
+        read_serving = ("MGET", *(model.view.serving for model in models))
+        serving, *replies, (seconds, microseconds) = await self._redis.pipeline(
+            read_serving, *commands, ("TIME",)
+        )
         # Redis read its clock after `sent_at`, so its lead is not greater than this.
         lead = int(seconds) + int(microseconds) / 1e6 - sent_at
-        for position, model in enumerate(models):
+        switched: list[Sampled] = []
+        for position, (projection, model) in enumerate(zip(projections, models, strict=True)):
+            if (generation := decode_serving(serving[position])) != model.view.generation:
+                projection.follow(generation)
+                switched.append(projection)
+                continue
             times, first_parked, listed, dated = replies[4 * position : 4 * position + 4]
             try:
                 model.set(connection, lead, times, first_parked, listed - dated)
             except ValueError:
                 model.sample = None
+        return switched
 
 
 def _list_commands(view: View) -> Iterable[tuple[str | int, ...]]:

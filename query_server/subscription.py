@@ -1,7 +1,7 @@
-"""A Redis connection that receives the messages of channels.
+"""A Redis connection that receives the messages of all channels whose names match patterns.
 
 How it works. Entering the context connects, authenticates and returns only after Redis has confirmed every
-channel, so that no later message is missed. Iterating yields messages. If none arrives for TIMEOUT seconds,
+pattern, so that no later message is missed. Iterating yields messages. If none arrives for TIMEOUT seconds,
 it subscribes again, which changes nothing; if the reply takes as long again, the connection counts as lost.
 PING would not do: a Redis whose disk is full refuses it. Nothing reconnects here:
 the iterator raises, and `ChangeNotifications` opens another subscription.
@@ -22,16 +22,16 @@ CHUNK_SIZE = 65_536
 
 
 class Subscription:
-    """Subscribes to channels while its context is open; iterating yields `(channel, message)`.
+    """Subscribes to patterns of channels while its context is open; iterating yields `(channel, message)`.
 
     Raises:
         OSError, TimeoutError: the connection cannot be opened, or is lost.
         ValueError: the peer does not speak Redis's protocol, or Redis rejects a command.
     """
 
-    def __init__(self, address: RedisAddress, channels: Sequence[str]) -> None:
+    def __init__(self, address: RedisAddress, patterns: Sequence[str]) -> None:
         self._address = address
-        self._channels = channels
+        self._patterns = patterns
         self._parser = hiredis.Reader(protocolError=ValueError)
 
     async def __aenter__(self) -> Self:
@@ -40,10 +40,10 @@ class Subscription:
             try:
                 for command in self._address.handshake:
                     self._send(*command)
-                self._send("SUBSCRIBE", *self._channels)
+                self._send("PSUBSCRIBE", *self._patterns)
                 confirmed = 0
-                while confirmed < len(self._channels):
-                    confirmed += (await self._read_reply())[:1] == [b"subscribe"]
+                while confirmed < len(self._patterns):
+                    confirmed += (await self._read_reply())[:1] == [b"psubscribe"]
             except BaseException:
                 self._writer.close()
                 raise
@@ -60,14 +60,14 @@ class Subscription:
     async def __anext__(self) -> tuple[str, bytes]:
         while True:
             reply = await self._read_reply_or_probe()
-            if reply[0] == b"message":
-                return reply[1].decode(), reply[2]
+            if reply[0] == b"pmessage":
+                return reply[2].decode(), reply[3]
 
     async def _read_reply_or_probe(self) -> Any:
         try:
             return await asyncio.wait_for(self._read_reply(), TIMEOUT)
         except TimeoutError:
-            self._send("SUBSCRIBE", self._channels[0])
+            self._send("PSUBSCRIBE", self._patterns[0])
             return await asyncio.wait_for(self._read_reply(), TIMEOUT)
 
     async def _read_reply(self) -> Any:

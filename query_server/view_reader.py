@@ -4,6 +4,11 @@ Redis may have been flushed, or a projection may be rebuilding. Until it has cau
 than those that were served before, and a missing key proves nothing. So nothing is returned unless the
 projection's caught-up marker was there before the read. Absence needs more: the same marker before and after.
 
+A reader is of one generation. It reads the name of the serving generation in the same command as the
+marker, so Redis itself decides of which generation an answer is. If the name is another one,
+`GenerationSwitched` takes the call back to its beginning, and it runs again on a reader of that generation
+(query_server/service.py).
+
 Views are returned as they are stored, but each is parsed first (0.4 us for an order of one line): a view that
 no client could read fails alone, and not the list or batch that it is in.
 """
@@ -15,7 +20,8 @@ from typing import Any
 import msgspec
 from google.protobuf.message import DecodeError
 
-from contracts.view_layout import View, index_bound
+from contracts.generations import decode_serving
+from contracts.view_layout import GENERATION, View, index_bound
 from query_server.not_found import Archived
 from query_server.redis_client import RedisClient, unreadable
 from query_server.staleness import AnswerAge
@@ -29,6 +35,14 @@ log = logs.get_logger(__name__)
 
 _decode_entries = msgspec.json.Decoder(list[tuple[str, str]]).decode
 _encode_entry = msgspec.json.Encoder().encode
+
+
+class GenerationSwitched(Exception):
+    """Another generation serves than the reader's; the call begins again on that one. No client sees this."""
+
+    def __init__(self, generation: str) -> None:
+        super().__init__(generation)
+        self.generation = generation
 
 
 StoredView = bytes | RpcError | None
@@ -71,13 +85,17 @@ class ViewReader:
 
         RpcError: `VIEW_REBUILDING`, the projection has not caught up, so absence proves nothing;
             `READ_MODEL_UNAVAILABLE`, Redis is unreachable; `VIEW_UNREADABLE`, the stored data cannot be read.
+        GenerationSwitched: another generation serves.
     """
 
     def __init__(self, redis: RedisClient, view: View, max_page_bytes: int = MAX_PAGE_BYTES) -> None:
         self.view = view
         self._redis = redis
         self._max_page_bytes = max_page_bytes
-        self._read_marker: Command = ("GET", view.ready)
+        self._read_marker: Command = ("MGET", view.serving, view.ready)
+        name = view.generation.encode()
+        self._serving_names = (None, b"", name) if view.generation == GENERATION else (name,)
+        """The values of `view.serving` with which this generation serves."""
         self._parse = view.message.FromString
         self.age = AnswerAge()
         """Told of the parked views that are read."""
@@ -94,7 +112,15 @@ class ViewReader:
 
     async def get(self, view_id: str) -> bytes | Archived | None:
         """Return a serialised view, its tombstone if it is archived, or None if it does not exist."""
-        marker, (data, parked) = await self._redis.call_behind(self._read_marker, self.data_command(view_id))
+        try:
+            (serving, marker), (data, parked) = await self._redis.call_behind(
+                self._read_marker, self.data_command(view_id)
+            )
+        except RpcError as error:
+            await self._check_failed_read(error)
+            raise
+        if serving not in self._serving_names:
+            self._check_serving(serving)
         if marker is None:
             raise self.rebuilding_error()
         if data:
@@ -205,7 +231,13 @@ class ViewReader:
         Returns:
             The incarnation of the database that the projection follows, and the replies.
         """
-        before, *replies, after = await self._redis.pipeline(self._read_marker, *commands, self._read_marker)
+        try:
+            before, *replies, after = await self._redis.pipeline(
+                self._read_marker, *commands, self._read_marker
+            )
+        except RpcError as error:
+            await self._check_failed_read(error)
+            raise
         return self._check_ready(before, after), replies
 
     def create_budget(self) -> PageBudget:
@@ -216,11 +248,31 @@ class ViewReader:
         name = {"projection": self.view.projection}
         return RpcError("VIEW_REBUILDING", "the view is being rebuilt", name, retry_after=1.0)
 
-    def _check_ready(self, before: bytes | None, after: bytes | None) -> str:
+    def _check_serving(self, name: bytes | None) -> None:
+        """Check the serving generation.
+
+        Raises:
+            GenerationSwitched: it is not this one.
+        """
+        if name in self._serving_names:
+            return
+        if (generation := decode_serving(name)) != self.view.generation:
+            raise GenerationSwitched(generation)
+
+    async def _check_failed_read(self, error: RpcError) -> None:
+        """Check that data that cannot be read is of the serving generation."""
+        if error.reason == "VIEW_UNREADABLE":
+            ((serving,),) = await self._redis.pipeline(("MGET", self.view.serving))
+            self._check_serving(serving)
+
+    def _check_ready(self, before: list[bytes | None], after: list[bytes | None]) -> str:
         """Return the incarnation in the caught-up marker, read before and after other commands."""
-        if before is None or before != after:
+        self._check_serving(before[0])
+        self._check_serving(after[0])
+        incarnation = before[1]
+        if incarnation is None or incarnation != after[1]:
             raise self.rebuilding_error()
-        return before.decode()
+        return incarnation.decode()
 
     async def get_members(self, window: Window, after: str, count: int) -> list[str]:
         """Return members of a range of an index, newest first.

@@ -5,15 +5,20 @@ again. It reads only when its caller takes more, so a slow caller delays nobody 
 intermediate states may be skipped, but versions never go back and the latest state always arrives. A change
 feed numbers changes and holds each view at its latest number (contracts/view_layout.py). A watcher of a
 feed remembers the last number that it has sent, also in the resume token. If the feed has evicted numbers
-above that one, the watcher first reads the evicted views from the index. All reads of a call belong to one
+above that one, the watcher first reads the evicted views from the index. All reads of a watcher belong to one
 build of the projection; when another build begins, the call ends with `VIEW_REBUILDING` and the caller
 resumes with its token.
+
+A switch to another generation does not end a call: another watcher goes on in that generation
+(query_server/service.py). It reads everything from its start and sends what `WatchProgress` does not know
+as sent. The numbers of change feeds are of their generation, but the versions of views are those of their
+streams: a state of a lower version than the one that was sent waits until the generation has caught up.
 """
 
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from contracts.view_layout import MAX_CHANGE_FEED_SIZE, View, id_of_member
@@ -29,6 +34,8 @@ BATCH_SIZE = 50
 """Views per read of one watcher, which holds them until its caller has taken them."""
 RETRY_INTERVAL = 0.5
 """Seconds between a read that failed because Redis is unreachable and the next attempt."""
+RETRIED = ("READ_MODEL_UNAVAILABLE", "VIEW_BEHIND", "TOO_MANY_WAITS")
+"""The errors with which no call ends that goes on in another generation; it tries again."""
 EVICTION_MARGIN = MAX_CHANGE_FEED_SIZE // 10
 """Changes that a full feed may evict while a watcher reads the index, without a gap for the watcher."""
 MAX_SENT_VERSIONS = 1_000
@@ -43,6 +50,48 @@ VersionedView = tuple[bytes, int]
 """A serialised view, and its version."""
 
 
+class SentVersions:
+    """The last sent version and content of each of the last MAX_SENT_VERSIONS views."""
+
+    def __init__(self) -> None:
+        self._sent: OrderedDict[str, tuple[int, int]] = OrderedDict()
+
+    def get(self, view_id: str) -> tuple[int, int]:
+        """Return the last sent version of a view and the hash of its content; zeros for none."""
+        return self._sent.get(view_id, (0, 0))
+
+    def set(self, view_id: str, version: int, content: int) -> None:
+        """Record a version, and the hash of its content; 0 if that is unknown."""
+        self._sent[view_id] = (version, content)
+        self._sent.move_to_end(view_id)
+        if len(self._sent) > MAX_SENT_VERSIONS:
+            self._sent.popitem(last=False)
+
+    def add(self, view_id: str, view: VersionedView) -> bool:
+        """Record a version unless it is lower; return whether the view has to be sent.
+
+        A higher version with unchanged content is not sent: some events change a view's version alone.
+        """
+        data, version = view
+        sent_version, sent_content = self.get(view_id)
+        if version < sent_version:
+            return False
+        content = hash(data)
+        self.set(view_id, version, content)
+        return content != sent_content
+
+
+@dataclass(slots=True)
+class WatchProgress:
+    """The progress of one call through the generations that serve meanwhile."""
+
+    sent: SentVersions = field(default_factory=SentVersions)
+    has_begun: bool = False
+    """Whether a build was found; later ones are read from their start."""
+    has_sent: bool = False
+    """Whether a response was sent."""
+
+
 @dataclass(frozen=True, slots=True)
 class Watch:
     """The parameters of one watch call."""
@@ -54,6 +103,7 @@ class Watch:
     at_least_as_fresh: str = ""
     deadline: float | None = None
     """The call's deadline, from `compute_deadline`; None if it has none."""
+    progress: WatchProgress = field(default_factory=WatchProgress)
 
     @property
     def view(self) -> View:
@@ -70,7 +120,22 @@ class Watch:
         Raises:
             RpcError: `RESUME_TOKEN_INVALID`, or an error of `Freshness.read`.
         """
-        position = self.freshness.tokens.read_resume_token(key, self.resume_token)
+        position = ""
+        if not self.progress.has_begun:
+            position = self.freshness.tokens.read_resume_token(self.view.move_back(key), self.resume_token)
+        while True:
+            try:
+                build = await self._find_build(key, position, signal)
+            except RpcError as error:
+                if not self.progress.has_begun or error.reason not in RETRIED:
+                    raise
+                self.notifications.check_running()
+                await asyncio.sleep(RETRY_INTERVAL)
+            else:
+                self.progress.has_begun = True
+                return build
+
+    async def _find_build(self, key: str, position: str, signal: Signal) -> "WatchedBuild":
         await signal.wait_until_subscribed()
         if token := self.at_least_as_fresh:
             await self.freshness.read(token, deadline=self.deadline)
@@ -119,7 +184,8 @@ class WatchedBuild:
 
     def mint_token(self, number: int) -> str:
         """Return the token that resumes the watch after this number."""
-        return self.tokens.mint_resume_token(self.key, f"{self.name.decode()} {number}")
+        key = self.views.view.move_back(self.key)
+        return self.tokens.mint_resume_token(key, f"{self.name.decode()} {number}")
 
 
 async def watch_view(watch: Watch, view_id: str, missing: NotFound) -> WatchResponses:
@@ -133,8 +199,12 @@ async def watch_view(watch: Watch, view_id: str, missing: NotFound) -> WatchResp
     """
     key = watch.view.key(view_id)
     with watch.notifications.open_signal(key) as signal:
+        sent_version, sent_content = watch.progress.sent.get(view_id)
+        is_switched = sent_version > 0  # the states up to that version were of another generation
         build = await watch.begin(key, signal)
-        sent_version = build.begins_after
+        if build.begins_after:
+            sent_version = build.begins_after
+            watch.progress.sent.set(view_id, sent_version, 0)
         while True:
             watch.views.age.restart()
             (fields,) = await build.read(("HMGET", key, "data", "version", "archived", "parked"))
@@ -144,12 +214,16 @@ async def watch_view(watch: Watch, view_id: str, missing: NotFound) -> WatchResp
             found = watch.views.check_found(view_id, *fields)
             version = watch.views.parse_version(view_id, fields[1])
             if found is None:
-                raise missing.error(view_id)
-            if isinstance(found, Archived):
+                if not is_switched:
+                    raise missing.error(view_id)
+            elif isinstance(found, Archived):
                 if version > sent_version:
                     raise missing.archived_error(found, view_id)
-            elif version > sent_version:
-                sent_version = version
+            elif version > sent_version or (
+                is_switched and version == sent_version and hash(found) != sent_content
+            ):
+                sent_version, sent_content = version, hash(found)
+                watch.progress.sent.set(view_id, sent_version, sent_content)
                 yield found, build.mint_token(sent_version)
             await signal.wait()
 
@@ -169,7 +243,7 @@ async def watch_feed(watch: Watch, feed_key: str, index: str) -> WatchResponses:
     """
     with watch.notifications.open_signal(feed_key) as signal:
         build = await watch.begin(feed_key, signal)
-        after, sent_versions = build.begins_after, SentVersions()
+        after, sent_versions = build.begins_after, watch.progress.sent
         while True:
             watch.views.age.restart()
             watch.views.age.include_all()
@@ -193,28 +267,6 @@ async def watch_feed(watch: Watch, feed_key: str, index: str) -> WatchResponses:
                     yield current_view[0], build.mint_token(number)
             if not changes:
                 await signal.wait()
-
-
-class SentVersions:
-    """The last sent version and content of each of the last MAX_SENT_VERSIONS views."""
-
-    def __init__(self) -> None:
-        self._sent: OrderedDict[str, tuple[int, int]] = OrderedDict()
-
-    def add(self, view_id: str, view: VersionedView) -> bool:
-        """Record a version; return whether the view has to be sent.
-
-        A higher version with unchanged content is not sent: some events change a view's version alone.
-        """
-        data, version = view
-        sent_version, sent_hash = self._sent.get(view_id, (0, 0))
-        if sent_version >= version:
-            return False
-        self._sent[view_id] = (version, hash(data))
-        self._sent.move_to_end(view_id)
-        if len(self._sent) > MAX_SENT_VERSIONS:
-            self._sent.popitem(last=False)
-        return sent_hash != hash(data)
 
 
 @dataclass(frozen=True, slots=True)

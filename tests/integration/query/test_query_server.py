@@ -23,12 +23,12 @@ from jwt.algorithms import OKPAlgorithm
 
 from devstack.servers import Valkey
 from devstack.tcp_ports import free_port
-from query_server.service import QueryContext, ReadModel, query_service
+from query_server.service import QueryContext, query_service
 from runtime.grpc import server
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
-from tests.support.harness.freshness import NO_LIMIT, NO_NOTIFICATIONS, make_waits
-from tests.support.harness.keys import TOKENS, mint_token, write_ring
+from tests.support.harness.freshness import NO_LIMIT, NO_NOTIFICATIONS, make_serving
+from tests.support.harness.keys import mint_token, write_ring
 from tests.support.harness.read_model import INCARNATION
 from tests.support.harness.read_model import ReadModel as Model
 from tests.support.harness.rpc_failure import rpc_failure
@@ -223,7 +223,7 @@ async def test_a_wrong_redis_address_is_reported_in_one_line(jwks: Path) -> None
 
 async def test_a_method_without_a_handler_prevents_the_start(model: Model, jwks: Path) -> None:
     context = ledger.CONTEXT
-    read_model = ReadModel.of(CHEQUE, model.reader, NO_NOTIFICATIONS, TOKENS, make_waits())
+    read_model = make_serving(CHEQUE, model.reader)
     incomplete = QueryContext(context.service, {"GetCheque": context.queries["GetCheque"]})
     service = query_service(incomplete, {CHEQUE: read_model}, NO_NOTIFICATIONS, NO_LIMIT)
     with pytest.raises(StartError, match="ListCheques"):

@@ -13,13 +13,11 @@ from hypothesis import strategies as st
 
 from contracts.view_layout import View, index_member
 from query_server.contexts.inventory import get_stock_movements
-from query_server.service import ReadModel as ServedModel
 from query_server.service import query_service
 from query_server.view_reader import ViewReader
 from runtime.grpc.response_size import FIRST_READ, MAX_RESPONSE_BYTES
 from runtime.grpc.rpc_error import RpcError
-from tests.support.harness.freshness import NO_LIMIT, NO_NOTIFICATIONS, make_waits
-from tests.support.harness.keys import TOKENS
+from tests.support.harness.freshness import NO_LIMIT, NO_NOTIFICATIONS, make_serving
 from tests.support.harness.read_model import ReadModel, record_round_trips, respond
 from tests.support.ledger import queries as ledger
 from tests.support.ledger.stored_views import CHEQUE, HISTORY, cheque
@@ -216,7 +214,7 @@ class Call:
 
 async def test_a_view_that_no_client_would_accept_is_an_error(model: ReadModel) -> None:
     await model.put(sized_cheque(1, MAX_RESPONSE_BYTES), sized_cheque(2, MAX_RESPONSE_BYTES - 1_000))
-    served = ServedModel.of(CHEQUE, model.reader, NO_NOTIFICATIONS, TOKENS, make_waits())
+    served = make_serving(CHEQUE, model.reader)
     models: Any = {query.view: served for query in ledger.CONTEXT.queries.values()}
     handlers = query_service(ledger.CONTEXT, models, NO_NOTIFICATIONS, NO_LIMIT).handlers
     context: Any = Call()

@@ -9,6 +9,7 @@ from query_server.staleness import AnswerAge, Staleness, StalenessSampler
 from query_server.view_reader import Window
 from runtime.grpc.metadata import STALENESS as METADATA
 from runtime.grpc.rpc_error import RpcError
+from tests.support.harness.freshness import make_serving
 from tests.support.harness.read_model import ReadModel
 from tests.support.harness.waiting import until
 from tests.support.ledger.stored_views import CHEQUE, HISTORY, cheque
@@ -74,8 +75,9 @@ async def test_a_list_is_refused_during_a_rebuild(model: ReadModel) -> None:
 
 async def read_bound(model: ReadModel, *parked: bytes, lists: bool = False) -> int | None:
     """Return the bound of an answer, in milliseconds, that shows these parked views, or all in a list."""
-    staleness = Staleness(model.reader, CHEQUE)
-    await StalenessSampler(model.reader, [staleness]).take()
+    serving = make_serving(CHEQUE, model.reader)
+    await StalenessSampler(model.reader, [serving]).take()
+    staleness = serving.staleness
     age = AnswerAge(staleness)
     for record in parked:
         age.include_parked(record)
@@ -142,8 +144,9 @@ async def test_staleness_of_a_parked_view_is_unknown_without_a_time(model: ReadM
 
 async def test_a_sample_does_not_count_after_a_lost_connection(model: ReadModel) -> None:
     await model.set_as_of(int(time() * 1000))
-    staleness = Staleness(model.reader, CHEQUE)
-    await StalenessSampler(model.reader, [staleness]).take()
+    serving = make_serving(CHEQUE, model.reader)
+    await StalenessSampler(model.reader, [serving]).take()
+    staleness = serving.staleness
     assert AnswerAge(staleness).metadata()
     await model.redis.client_kill_filter(_type="normal", skipme=True)
     await until(lambda: is_without_bound(staleness))
@@ -155,20 +158,20 @@ async def is_without_bound(staleness: Staleness) -> bool:
 
 async def test_a_damaged_time_hides_the_bound_of_its_projection_alone(model: ReadModel) -> None:
     await model.set_as_of(int(time() * 1000))
-    damaged = Staleness(model.reader, HISTORY)
-    await model.redis.set(damaged.view.as_of, "a string")
-    staleness = Staleness(model.reader, CHEQUE)
-    await StalenessSampler(model.reader, [damaged, staleness]).take()
-    assert AnswerAge(staleness).metadata()
-    assert not AnswerAge(damaged).metadata()
+    await model.redis.set(HISTORY.as_of, "a string")
+    damaged, other = make_serving(HISTORY, model.reader), make_serving(CHEQUE, model.reader)
+    await StalenessSampler(model.reader, [damaged, other]).take()
+    assert AnswerAge(other.staleness).metadata()
+    assert not AnswerAge(damaged.staleness).metadata()
 
 
 async def test_a_query_after_an_idle_time_brings_the_next_sample_forward(
     model: ReadModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("query_server.staleness.IDLE_INTERVAL", 600.0)
-    staleness = Staleness(model.reader, CHEQUE)
-    running = asyncio.create_task(StalenessSampler(model.reader, [staleness]).run())
+    serving = make_serving(CHEQUE, model.reader)
+    staleness = serving.staleness
+    running = asyncio.create_task(StalenessSampler(model.reader, [serving]).run())
     await until(lambda: staleness.sample is not None)
     for _ in range(2):
         first = staleness.sample

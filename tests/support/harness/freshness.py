@@ -2,8 +2,11 @@
 
 from typing import Any
 
+from contracts.view_layout import View
 from query_server.change_notifications import ChangeNotifications
 from query_server.freshness import Freshness
+from query_server.read_models import ServingReadModel
+from query_server.redis_client import RedisClient
 from query_server.view_reader import ViewReader
 from runtime.grpc.call_limit import CallLimit
 from runtime.grpc.waits import Waits
@@ -23,3 +26,12 @@ def make_freshness(
     views: ViewReader, waits: Waits | None = None, notifications: ChangeNotifications = NO_NOTIFICATIONS
 ) -> Freshness:
     return Freshness(views, TOKENS, waits or make_waits(), notifications)
+
+
+def make_serving(
+    view: View,
+    redis: RedisClient,
+    notifications: ChangeNotifications = NO_NOTIFICATIONS,
+    max_wait: float = 5.0,
+) -> ServingReadModel:
+    return ServingReadModel.of(view, redis, notifications, TOKENS, make_waits(max_wait))

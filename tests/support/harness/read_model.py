@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from contracts.streams import PARTITIONS
-from contracts.view_layout import View
+from contracts.view_layout import GENERATION, View
 from query_server.fresh_reader import FreshReader
 from query_server.redis_client import RedisClient
 from query_server.service import QueryHandler
@@ -41,6 +41,20 @@ class Projections:
     def id_of(self, message: Any) -> str:
         return str(getattr(message, self.id_field))
 
+    def at(self, generation: str) -> "Projections":
+        """Return the same projections in another generation."""
+        view, history = self.view.at(generation), self.history.at(generation)
+
+        def index_entries(message: Any) -> list[Entry]:
+            return [(view.move(key), member) for key, member in self.index_entries(message)]
+
+        def contributions(message: Any) -> list[Contribution]:
+            return [(view.move(key), *rest) for key, *rest in self.contributions(message)]  # type: ignore[misc]
+
+        return replace(
+            self, view=view, history=history, index_entries=index_entries, contributions=contributions
+        )
+
 
 @dataclass(frozen=True)
 class ReadModel:
@@ -57,6 +71,24 @@ class ReadModel:
     @property
     def histories(self) -> ViewReader:
         return ViewReader(self.reader, self.projections.history)
+
+    def at(self, generation: str) -> "ReadModel":
+        """Return the same read model in another generation."""
+        return replace(self, projections=self.projections.at(generation))
+
+    async def serve(self, *, notify: bool = True) -> None:
+        """Switch both projections to this generation."""
+        views = (self.projections.view, self.projections.history)
+        await self.redis.mset({view.serving: view.generation for view in views})
+        if notify:
+            for view in views:
+                await self.redis.publish(view.at(GENERATION).change_channel, msgspec.msgpack.encode([[], []]))
+
+    async def delete(self) -> None:
+        """Delete all keys of this generation, as a prune does."""
+        for view in (self.projections.view, self.projections.history):
+            keys = [key async for key in self.redis.scan_iter(f"*:{view.projection}:{view.generation}:*")]
+            await self.redis.delete(*view.state_keys, *keys)
 
     async def mark_ready(self, incarnation: str = INCARNATION) -> None:
         """Set the caught-up markers."""

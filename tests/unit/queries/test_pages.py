@@ -10,11 +10,13 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from query_server.fresh_reader import FreshReader
 from query_server.merged_history_pages import MergedPage
 from query_server.pages import PagedList
+from query_server.view_reader import ViewReader
 from query_server.wire_format import check_numbers
 from runtime.grpc.rpc_error import RpcError
 from tests.support.harness.contexts import QUERY_CONTEXTS
 from tests.support.harness.freshness import make_freshness
 from tests.support.harness.keys import TOKENS
+from tests.support.ledger.stored_views import CHEQUE
 from tests.support.ledger.stubs import queries, types
 
 CHEQUES = [types.Cheque(cheque_id=f"c-{n}", version=n) for n in range(3)]
@@ -76,7 +78,8 @@ def test_the_responses_of_all_contexts_have_these_numbers() -> None:
 def merged_page(last: str, page_size: int = 0) -> MergedPage:
     request = queries.GetChequeHistoryRequest(page_size=page_size)
     request.page_token = TOKENS.mint_page_token(request, "list", last) if last else ""
-    views: Any = None
+    without_redis: Any = None
+    views = ViewReader(without_redis, CHEQUE)
     return MergedPage.of(FreshReader(views, make_freshness(views)), "list", request)
 
 
