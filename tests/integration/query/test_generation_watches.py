@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from contracts.view_layout import GENERATION
-from query_server import watches
+from query_server import change_notifications, watches
 from query_server.change_notifications import ChangeNotifications
 from runtime.grpc.rpc_error import RpcError
 from tests.integration.query.test_watches import run_notifications
@@ -44,7 +44,11 @@ async def new(old: ReadModel) -> ReadModel:
 
 
 @pytest.fixture
-async def notifications(old: ReadModel, redis_url: str) -> AsyncIterator[ChangeNotifications]:
+async def notifications(
+    old: ReadModel, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[ChangeNotifications]:
+    """Notifications that no poll makes up for."""
+    monkeypatch.setattr(change_notifications, "BUILD_CHECK_INTERVAL", 600.0)
     async with run_notifications(old, redis_url) as notifications:
         yield notifications
 
