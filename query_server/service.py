@@ -41,7 +41,7 @@ QueryHandler = Callable[[FreshReader, Any], Awaitable[bytes]]
 class Query:
     """A unary method of a QueryService: the view that it reads, and its handler.
 
-    The handler's reads include the writes of the request's `at_least_as_fresh`.
+    The handler's reads include the writes of the request's `at_least_as_fresh`. It may run more than once.
     """
 
     view: View

@@ -138,12 +138,13 @@ class QueryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchOrder(self, request, context):
-        """Streams the current state of an order, then its state after each change. Versions only rise. Intermediate
-        versions may be skipped, the latest never is. Fails with `NOT_FOUND` (`ORDER_NOT_FOUND`) if the order
-        does not exist. An order that is archived meanwhile is sent again if a later event changes it; a call for
-        one that is archived already fails with `NOT_FOUND` (`VIEW_ARCHIVED`), unless the caller has its last state.
+        """Streams the current state of an order, then its state after each change. Versions never go back, and one
+        is sent twice only if the view was built anew with other content. Intermediate versions may be skipped,
+        the latest never is. Fails with `NOT_FOUND` (`ORDER_NOT_FOUND`) if the order does not exist. An order that
+        is archived meanwhile is sent again if a later event changes it; a call for one that is archived already
+        fails with `NOT_FOUND` (`VIEW_ARCHIVED`), unless the caller has its last state.
 
-        The stream ends with `UNAVAILABLE` when the server stops or the view is rebuilt, and with
+        The stream ends with `UNAVAILABLE` when the server stops or the view is rebuilt in place, and with
         `UNAUTHENTICATED` when the caller's token expires. To resume, call again with the last `resume_token`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

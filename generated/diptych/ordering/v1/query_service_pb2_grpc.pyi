@@ -72,12 +72,13 @@ class QueryServiceStub:
     history is archived.
     """
     WatchOrder: _grpc.UnaryStreamMultiCallable[_query_service_pb2.WatchOrderRequest, _query_service_pb2.WatchOrderResponse]
-    """Streams the current state of an order, then its state after each change. Versions only rise. Intermediate
-    versions may be skipped, the latest never is. Fails with `NOT_FOUND` (`ORDER_NOT_FOUND`) if the order
-    does not exist. An order that is archived meanwhile is sent again if a later event changes it; a call for
-    one that is archived already fails with `NOT_FOUND` (`VIEW_ARCHIVED`), unless the caller has its last state.
+    """Streams the current state of an order, then its state after each change. Versions never go back, and one
+    is sent twice only if the view was built anew with other content. Intermediate versions may be skipped,
+    the latest never is. Fails with `NOT_FOUND` (`ORDER_NOT_FOUND`) if the order does not exist. An order that
+    is archived meanwhile is sent again if a later event changes it; a call for one that is archived already
+    fails with `NOT_FOUND` (`VIEW_ARCHIVED`), unless the caller has its last state.
 
-    The stream ends with `UNAVAILABLE` when the server stops or the view is rebuilt, and with
+    The stream ends with `UNAVAILABLE` when the server stops or the view is rebuilt in place, and with
     `UNAUTHENTICATED` when the caller's token expires. To resume, call again with the last `resume_token`.
     """
     WatchCustomerOrders: _grpc.UnaryStreamMultiCallable[_query_service_pb2.WatchCustomerOrdersRequest, _query_service_pb2.WatchCustomerOrdersResponse]
@@ -124,12 +125,13 @@ class QueryServiceAsyncStub(QueryServiceStub):
     history is archived.
     """
     WatchOrder: _aio.UnaryStreamMultiCallable[_query_service_pb2.WatchOrderRequest, _query_service_pb2.WatchOrderResponse]  # type: ignore[assignment]
-    """Streams the current state of an order, then its state after each change. Versions only rise. Intermediate
-    versions may be skipped, the latest never is. Fails with `NOT_FOUND` (`ORDER_NOT_FOUND`) if the order
-    does not exist. An order that is archived meanwhile is sent again if a later event changes it; a call for
-    one that is archived already fails with `NOT_FOUND` (`VIEW_ARCHIVED`), unless the caller has its last state.
+    """Streams the current state of an order, then its state after each change. Versions never go back, and one
+    is sent twice only if the view was built anew with other content. Intermediate versions may be skipped,
+    the latest never is. Fails with `NOT_FOUND` (`ORDER_NOT_FOUND`) if the order does not exist. An order that
+    is archived meanwhile is sent again if a later event changes it; a call for one that is archived already
+    fails with `NOT_FOUND` (`VIEW_ARCHIVED`), unless the caller has its last state.
 
-    The stream ends with `UNAVAILABLE` when the server stops or the view is rebuilt, and with
+    The stream ends with `UNAVAILABLE` when the server stops or the view is rebuilt in place, and with
     `UNAUTHENTICATED` when the caller's token expires. To resume, call again with the last `resume_token`.
     """
     WatchCustomerOrders: _aio.UnaryStreamMultiCallable[_query_service_pb2.WatchCustomerOrdersRequest, _query_service_pb2.WatchCustomerOrdersResponse]  # type: ignore[assignment]
@@ -214,12 +216,13 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_service_pb2.WatchOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_query_service_pb2.WatchOrderResponse], _abc.AsyncIterator[_query_service_pb2.WatchOrderResponse]]:
-        """Streams the current state of an order, then its state after each change. Versions only rise. Intermediate
-        versions may be skipped, the latest never is. Fails with `NOT_FOUND` (`ORDER_NOT_FOUND`) if the order
-        does not exist. An order that is archived meanwhile is sent again if a later event changes it; a call for
-        one that is archived already fails with `NOT_FOUND` (`VIEW_ARCHIVED`), unless the caller has its last state.
+        """Streams the current state of an order, then its state after each change. Versions never go back, and one
+        is sent twice only if the view was built anew with other content. Intermediate versions may be skipped,
+        the latest never is. Fails with `NOT_FOUND` (`ORDER_NOT_FOUND`) if the order does not exist. An order that
+        is archived meanwhile is sent again if a later event changes it; a call for one that is archived already
+        fails with `NOT_FOUND` (`VIEW_ARCHIVED`), unless the caller has its last state.
 
-        The stream ends with `UNAVAILABLE` when the server stops or the view is rebuilt, and with
+        The stream ends with `UNAVAILABLE` when the server stops or the view is rebuilt in place, and with
         `UNAUTHENTICATED` when the caller's token expires. To resume, call again with the last `resume_token`.
         """
 
