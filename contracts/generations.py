@@ -7,7 +7,7 @@ up to date the serving generation and all with a record, so that a switch and it
 current. A generation without record is none: its keys are deleted, and no projector begins a build of it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -18,7 +18,10 @@ from contracts.view_layout import GENERATION, View
 class GenerationRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """A generation that is kept beside the serving one. Times are milliseconds since 1970."""
 
-    begun: int
+    begun: int = 0
+    """When its build was requested; 0 once it served."""
+    served_until: int = 0
+    """When it stopped to serve; 0 if it never served."""
     rate: float | None = None
     """The events that its build applies in a second, at most; None for no limit."""
     paused: str = ""
@@ -59,7 +62,9 @@ def next_generation(names: Iterable[str]) -> str:
 class Reader(Protocol):
     """Redis, as far as it is needed here."""
 
-    async def mget(self, keys: Any) -> Any: ...
+    def mget(self, keys: Any) -> Awaitable[Any]: ...
+
+    def hkeys(self, name: str) -> Awaitable[Any]: ...
 
 
 async def read_serving(redis: Reader, views: Sequence[View]) -> list[View]:
@@ -68,3 +73,10 @@ async def read_serving(redis: Reader, views: Sequence[View]) -> list[View]:
         return []
     values = await redis.mget([view.serving for view in views])
     return [view.at(decode_serving(value)) for view, value in zip(views, values, strict=True)]
+
+
+async def read_all(redis: Reader, view: View) -> list[View]:
+    """Return a view in all generations of its projection; first in the one that serves."""
+    (serving,) = await read_serving(redis, [view])
+    names = [name.decode(errors="replace") for name in await redis.hkeys(view.generations)]
+    return [serving, *(view.at(name) for name in sorted(names) if name != serving.generation)]

@@ -7,6 +7,7 @@ from time import monotonic
 import redis.asyncio as redis
 
 from contracts import streams
+from contracts.generations import read_serving
 from contracts.view_layout import View, parse_checkpoint
 from operations.progress import Report
 from projector.projection import Projection
@@ -50,7 +51,9 @@ async def wait_until_ready(
     views = list_views(settings) if views is None else views
     deadline = monotonic() + within
     async with redis.from_url(settings.redis_url) as client:
-        while await client.exists(*(view.ready for view in views)) < len(views):
+        while await client.exists(*(view.ready for view in await read_serving(client, list(views)))) < len(
+            views
+        ):
             if monotonic() > deadline:
                 names = ", ".join(view.projection for view in views)
                 raise StartError(f"{names} not ready after {within:.0f} s: does a projector run?")
@@ -60,7 +63,7 @@ async def wait_until_ready(
 async def rebuild(
     settings: Settings, view: View, within: float, observe: Report = lambda _done, _total: None
 ) -> float:
-    """Let the projectors begin another build of a projection; return the seconds until it is ready.
+    """Let projectors build the generation that serves again; return the seconds until it is ready.
 
     Queries answer VIEW_REBUILDING meanwhile. Writes of the previous build are refused.
 
@@ -75,6 +78,7 @@ async def rebuild(
     """
     started = monotonic()
     async with redis.from_url(settings.redis_url) as client:
+        (view,) = await read_serving(client, [view])
         await client.delete(view.ready, view.build)  # projectors begin another build when the name is missing
         observing = asyncio.create_task(_observe_build(settings, client, view, observe))
         try:

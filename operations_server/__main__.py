@@ -8,6 +8,8 @@ from operations.processes import OPERATIONS_SERVER
 from operations_server import refused_calls, stores
 from operations_server.acts import OperatorActs
 from operations_server.explanations import handlers as explanations
+from operations_server.generations import handlers as generations
+from operations_server.generations.handlers import GenerationsApi
 from operations_server.parked import handlers as parked
 from operations_server.parked.handlers import ParkedAggregates
 from operations_server.records.handlers import create_handlers as create_record_handlers
@@ -18,11 +20,13 @@ from operations_server.service import create_service
 from operations_server.status import handlers as status
 from operations_server.status.composition import create_system
 from operations_server.system_gauges import SystemGauges
+from projector.projection import Projection
 from runtime.grpc import server
 from runtime.grpc.call_limit import CallLimit
 from runtime.grpc.refused_call_table import RefusedCallTable
 from runtime.grpc.request_tokens import RequestTokens
 from runtime.process import workers
+from runtime.process.contexts import load_parts
 from runtime.process.key_file import KeyFile
 from runtime.process.lifecycle import Lifecycle, read_contexts, read_settings
 from runtime.process_reports.redis_reports import RedisReports
@@ -47,6 +51,10 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
         acts = OperatorActs(connections.database)
         system = create_system(settings, manifests, connections, lambda: keys.error)
         aggregates = ParkedAggregates(connections.redis, system.views, tokens)
+        projections = load_parts(manifests, "projections", "PROJECTIONS", Projection)
+        generations_api = GenerationsApi(
+            connections.redis, connections.database, connections.nats, projections
+        )
         lifecycle.spawn(SystemGauges(system).run(), "metrics of the system")
         write = RedisReports(connections.redis.execute_command).write
         reporter = Reporter(OPERATIONS_SERVER.name, [each.name for each in manifests], Window(), write)
@@ -60,6 +68,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
                 create_service(
                     status.create_handlers(system),
                     parked.create_handlers(aggregates, acts),
+                    generations.create_handlers(generations_api, acts),
                     refused_calls.create_handlers(RefusedCalls(connections.database, tokens)),
                     explanations.create_handlers(explainer),
                     create_record_handlers(records, tokens, limit),

@@ -11,6 +11,9 @@ since = click.option(
 )
 until = click.option("--until", type=Moment(), help="Only before this time.")
 reason = click.option("--reason", required=True, type=Reason(), help="Why; it is recorded.")
+rate = click.option(
+    "--rate", type=click.FloatRange(min=0, min_open=True), help="Events a second, at most; default: no limit."
+)
 limit = click.option(
     "--limit",
     type=click.IntRange(min=0),

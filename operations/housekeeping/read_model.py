@@ -8,6 +8,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from contracts.generations import read_all
 from projector.ports import BuildSuperseded
 from projector.projection import Projection
 from projector.redis_archive import RedisArchive
@@ -24,7 +25,7 @@ Work = Callable[[Projection[Any], RedisArchive], Awaitable[int]]
 
 
 async def work_on_projections(settings: Settings, work: Work) -> tuple[int, str, int]:
-    """Do some work on each projection of the chosen contexts that is ready.
+    """Do some work on each generation of each projection of the chosen contexts that is ready.
 
     Returns:
         The number of items; a note that names the projections without a result; the number of archived views.
@@ -32,7 +33,12 @@ async def work_on_projections(settings: Settings, work: Work) -> tuple[int, str,
     projections = load_parts(choose_contexts(settings), "projections", "PROJECTIONS", Projection)
     count, archived, notes = 0, 0, list[str]()
     async with Redis.from_url(settings.redis_url, socket_timeout=TIMEOUT) as redis:
-        for projection in projections:
+        generations = [
+            projection.at(view.generation)
+            for projection in projections
+            for view in await read_all(redis, projection.view)
+        ]
+        for projection in generations:
             archive = RedisArchive(redis, projection.view)
             try:
                 if await archive.read_build() is None or not await archive.is_ready():

@@ -17,6 +17,7 @@ from typing import Protocol
 from redis.asyncio import Redis
 
 from contracts import streams
+from contracts.generations import read_all
 from operations.housekeeping.database import Database
 from operations.housekeeping.followers import Follower, ProjectionFollowers, SagaFollowers
 from operations.housekeeping.kinds import Result
@@ -180,7 +181,11 @@ async def remove(
         async with Redis.from_url(settings.redis_url, socket_timeout=TIMEOUT) as redis:
             async with asyncio.timeout(TIMEOUT):
                 await connection.wait_until_connected()
-            sources: list[Followers] = [ProjectionFollowers(redis, views), SagaFollowers(database, sagas)]
+            generations = [each for view in views for each in await read_all(redis, view)]
+            sources: list[Followers] = [
+                ProjectionFollowers(redis, generations),
+                SagaFollowers(database, sagas),
+            ]
             return await StreamRemoval(database, connection, sources).remove(retention, dry_run)
     finally:
         await connection.close()

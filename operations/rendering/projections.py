@@ -31,6 +31,8 @@ def describe_projection(projection: Any) -> str:
         facts.append(f"{projection.parked_aggregates:,} parked")
     if projection.archived_aggregates:
         facts.append(f"{projection.archived_aggregates:,} archived")
+    if projection.code_changed:
+        facts.append("its code has changed since it was built")
     return ", ".join(facts)
 
 
@@ -55,6 +57,48 @@ def render_projections(projections: Sequence[Any], width: int) -> list[Line]:
         row = Row((each.name, describe_projection(each) + held), "" if is_fine(each) else BAD)
         rows.append(row)
     return lay_out_table(rows, width) if rows else [Line("no projections")]
+
+
+def render_generations(generations: Sequence[Any], width: int) -> list[Line]:
+    """Return a row for each generation of a projection."""
+    return lay_out_table([Row(("  " + each.name, _describe_generation(each))) for each in generations], width)
+
+
+def _describe_generation(generation: Any) -> str:
+    facts = ["serves" if generation.serves else "ready" if generation.ready else "is being built"]
+    if not generation.ready:
+        facts.append(f"{format_share(generation.build_progress)} built")
+    if generation.HasField("begin_time"):
+        facts.append(f"begun {format_timestamp(generation.begin_time)}")
+    if generation.HasField("served_until_time"):
+        facts.append(f"served until {format_timestamp(generation.served_until_time)}")
+    if generation.rate:
+        facts.append(f"at most {generation.rate:,g} events a second")
+    if generation.pause:
+        facts.append(f"pauses: {generation.pause}")
+    if generation.parked_aggregates:
+        facts.append(f"{generation.parked_aggregates:,} parked")
+    if generation.code_changed:
+        facts.append("its code has changed since it was built")
+    return ", ".join(facts)
+
+
+def render_comparison(comparison: Any, width: int) -> list[Line]:
+    """Return the numbers of differences by field, and examples."""
+    names = f"generations {comparison.serving_generation} and {comparison.generation}"
+    views = format_count(comparison.compared_views, "view")
+    if not comparison.differing_views:
+        return [Line(f"{comparison.projection}: no differences between {names} in {views}")]
+    differing = f"{comparison.differing_views:,} of {views} differ between {names}"
+    lines = lay_out_text(f"{comparison.projection}: {differing}", width, BAD)
+    for difference in comparison.differences:
+        lines += lay_out_text(
+            f"{difference.field}: {format_count(difference.count, 'view')}", width, indent=2
+        )
+        for each in difference.examples:
+            change = f": {each.serving_value} -> {each.value}" if each.serving_value or each.value else ""
+            lines += lay_out_text(f"{each.id}{change}", width, indent=4)
+    return lines
 
 
 def render_lag(projections: Sequence[Any], alert: float | None, by_partition: bool, width: int) -> list[Line]:

@@ -66,6 +66,23 @@ class ProjectionSpec:
     def name(self) -> str:
         return self.view.projection
 
+    def at(self, generation: str) -> "ProjectionSpec":
+        """Return the expected content of another generation of the projection."""
+        view = self.view.at(generation)
+
+        def place(make: Callable[[Any], Iterable[Any]]) -> Callable[[Any], Iterable[Any]]:
+            return lambda source: [(view.move(key), *rest) for key, *rest in make(source)]
+
+        return replace(
+            self,
+            view=view,
+            indexes=place(self.indexes),
+            contributions=place(self.contributions),
+            contributors_index=lambda key: view.move(self.contributors_index(key)),
+            change_feeds=lambda source: map(view.move, self.change_feeds(source)),
+            event_contributions=self.event_contributions and place(self.event_contributions),
+        )
+
     def list_kept_entries(self, view: Any) -> Sequence[tuple[str, str]]:
         """Return the index entries that an archived view keeps."""
         return [entry for entry in self.indexes(view) if _get_index_name(entry[0]) in self.kept_indexes]

@@ -12,6 +12,7 @@ histories are in temporary files (`spool.py`), with some 40 bytes for each event
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from time import monotonic
 
 from operations.server_errors import UNREACHABLE
@@ -72,6 +73,7 @@ async def verify(
             await connection.wait_until_connected()
         sources = Sources(postgres, StreamContents(connection), redis)
         incarnation, standby = await postgres.read_incarnation()
+        aggregates = [await _choose_generations(each, redis) for each in aggregates]
         verification = Verification(
             sources,
             aggregates,
@@ -88,6 +90,13 @@ async def verify(
         await connection.close()
         await redis.close()
         await postgres.close()
+
+
+async def _choose_generations(aggregate: Aggregate, redis: RedisReader) -> Aggregate:
+    """Return an aggregate with its projections in the generations that serve."""
+    names = await redis.read_serving([spec.view for spec in aggregate.projections])
+    specs = [spec.at(name) for spec, name in zip(aggregate.projections, names, strict=True)]
+    return replace(aggregate, projections=specs)
 
 
 class Verification:

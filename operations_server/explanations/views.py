@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from contracts import streams
+from contracts.generations import read_serving
 from contracts.view_layout import View
 
 UNREADABLE = (RedisError, OSError, TimeoutError)
@@ -62,11 +63,12 @@ class ViewReader:
         Raises:
             RedisError, OSError, TimeoutError: Redis cannot be read.
         """
-        views = [each for each in self._views if streams.stream_type(stream) in each.source_streams]
-        if not views:
+        chosen = [each for each in self._views if streams.stream_type(stream) in each.source_streams]
+        if not chosen:
             return []
         id_ = streams.aggregate_id(stream)
         async with asyncio.timeout(TIMEOUT), self._redis.pipeline(transaction=False) as pipeline:
+            views = await read_serving(self._redis, chosen)
             for view in views:
                 pipeline.exists(view.ready)
                 pipeline.hmget(view.key(id_), *_FIELDS)

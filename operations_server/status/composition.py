@@ -12,6 +12,7 @@ from operations_server.status.write_model import WriteModel
 from operations_server.stores import Stores
 from process_manager.saga import Saga
 from projector.projection import Projection
+from projector.projection_code import compute_projection_version
 from runtime.process.contexts import load_parts, name_group
 from runtime.process.settings import Settings
 from runtime.process_reports.health import Reports
@@ -29,6 +30,7 @@ def create_system(
     projections: list[Projection[Any]] = load_parts(manifests, "projections", "PROJECTIONS", Projection)
     sagas: list[Saga[Any]] = load_parts(manifests, "sagas", "SAGAS", Saga)
     views = [projection.view for projection in projections]
+    codes = {each.view.projection: compute_projection_version(each) for each in projections}
     kinds = [COMMAND_SERVER, RELAY]
     kinds += [PROJECTOR, QUERY_SERVER] if projections else []
     kinds += [PROCESS_MANAGER] if sagas else []
@@ -37,7 +39,7 @@ def create_system(
         [saga.name for saga in sagas],
         HealthChecks(settings, kinds),
         WriteModel(stores.status_database),
-        ReadModel(stores.status_redis, views, name_group(manifests, "projections")),
+        ReadModel(stores.status_redis, views, name_group(manifests, "projections"), codes),
         Reports(
             settings,
             PostgresReports(stores.status_database).read,

@@ -92,13 +92,13 @@ def _build_outbox(outbox: OutboxState | ReadFailed) -> messages.Outbox:
 
 
 def _build_projection(snapshot: Snapshot, name: str) -> messages.Projection:
-    (view,) = [view for view in snapshot.views if view.projection == name]
-    message = messages.Projection(name=name, generation=view.generation)
+    message = messages.Projection(name=name)
     if isinstance(snapshot.read_model, ReadFailed):
         message.error = f"Redis cannot be read: {snapshot.read_model}"
         return message
     state = snapshot.read_model.projections[name]
-    message.error = state.error
+    message.error, message.generation = state.error, state.generation
+    message.code_changed = state.code_changed
     message.ready = bool(state.ready)
     message.build_progress = snapshot.compute_progress(name)
     message.parked_aggregates, message.archived_aggregates = state.parked, state.archived

@@ -7,6 +7,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from contracts import streams
+from contracts.generations import read_serving
 from contracts.view_layout import View, parse_checkpoint
 from operations_server.status.states import ProjectionState, ReadModelState
 from operations_server.status.write_model import compute_certain_offset
@@ -15,33 +16,41 @@ from projector.redis_memory import compute_used_percent
 
 
 class ReadModel:
-    """Reads Redis, in one or two round trips.
+    """Reads Redis, in two or three round trips.
 
     Args:
         redis: the connection.
         views: of the projections.
         group: the contexts of the projections, as projectors that run all of them name their group.
+        codes: the versions of the projections' code, by projection.
     """
 
-    def __init__(self, redis: Redis, views: Sequence[View], group: str) -> None:
+    def __init__(self, redis: Redis, views: Sequence[View], group: str, codes: Mapping[str, str]) -> None:
         self._redis = redis
+        self._codes = codes
         self._views = views
         self._group = group
 
     async def read(self) -> ReadModelState:
+        views = await read_serving(self._redis, self._views)
         start = monotonic()
         pipeline: Any = self._redis.pipeline(transaction=False)
         pipeline.time()
         pipeline.info("memory")
         pipeline.zrange(leases.GROUPS, 0, -1)
-        for view in self._views:
-            pipeline.get(view.ready).hgetall(view.checkpoints).hlen(view.parked).get(view.archived)
+        for view in views:
+            pipeline.get(view.ready).hgetall(view.checkpoints).hlen(view.parked).get(view.archived).get(
+                view.code
+            )
         (seconds, micros), memory, groups, *replies = await pipeline.execute(raise_on_error=False)
         offset = compute_certain_offset(seconds + micros / 1e6, monotonic() - start)
-        per_view = zip(self._views, (replies[at : at + 4] for at in range(0, len(replies), 4)), strict=True)
+        per_view = zip(views, (replies[at : at + 5] for at in range(0, len(replies), 5)), strict=True)
         names = {self._group, *(name.decode(errors="replace") for name in _read_list(groups))}
         return ReadModelState(
-            projections={view.projection: _describe(reply) for view, reply in per_view},
+            projections={
+                view.projection: _describe(view, self._codes[view.projection], reply)
+                for view, reply in per_view
+            },
             holders=await self._read_holders(sorted(names)),
             used_percent=compute_used_percent(memory),
             clock_offset=offset,
@@ -60,11 +69,11 @@ class ReadModel:
         return holders
 
 
-def _describe(reply: Sequence[Any]) -> ProjectionState:
+def _describe(view: View, code: str, reply: Sequence[Any]) -> ProjectionState:
     """Return the state of a projection; its error if one of its keys has another type."""
     if errors := [each for each in reply if isinstance(each, Exception)]:
-        return ProjectionState(error=str(errors[0]))
-    ready, checkpoints, parked, archived = reply
+        return ProjectionState(error=str(errors[0]), generation=view.generation)
+    ready, checkpoints, parked, archived, built_by = reply
     return ProjectionState(
         ready=(ready or b"").decode(errors="replace"),
         checkpoints={
@@ -72,6 +81,8 @@ def _describe(reply: Sequence[Any]) -> ProjectionState:
         },
         parked=parked,
         archived=int(archived) if archived and archived.isdigit() else 0,
+        generation=view.generation,
+        code_changed=bool(built_by) and built_by.decode(errors="replace") != code,
     )
 
 

@@ -53,6 +53,10 @@ class ProjectionState:
     checkpoints: Mapping[int, Checkpoint] = field(default_factory=dict)
     parked: int = 0
     archived: int = 0
+    generation: str = ""
+    """The one that serves."""
+    code_changed: bool = False
+    """Whether the projection has other code or protos than those that built it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ from tests.support.ledger.clerk import Clerk, cheque_of
 from tests.support.ledger.installation import installed
 from tests.support.ledger.projections import CHEQUE
 
+IN_PLACE = ("--in-place", "--reason", "a test")
+
 
 def list_names(stack: Stack) -> list[str]:
     """Return the names of all projections."""
@@ -76,7 +78,7 @@ async def test_a_projection_is_rebuilt_in_place(stack: Stack, clerk: Clerk) -> N
     before = await clerk.get(receipt.aggregate_id, receipt.consistency_token)
     async with Redis.from_url(stack.settings.redis_url) as redis:  # only a rebuild repairs this
         await redis.delete(CHEQUE.key(receipt.aggregate_id), CHEQUE.index("account", "rebuilt"))
-    code, out, err = await diptych(stack, "projections", "rebuild", "ledger.cheque")
+    code, out, err = await diptych(stack, "projections", "rebuild", "ledger.cheque", *IN_PLACE)
     assert (code, err) == (0, "")
     assert out.startswith("ledger.cheque is ready again after ")
     assert await clerk.get(receipt.aggregate_id) == before
@@ -92,12 +94,14 @@ async def test_an_unknown_projection_is_one_line(stack: Stack) -> None:
     for arguments in (("projections", "retry", "ledger.cheuqe", *why), ("lag", "ledger.cheuqe")):
         code, _, err = await diptych(stack, *arguments)
         assert (code, err.startswith("Error: PROJECTION_UNKNOWN: ")) == (1, True), err
-    code, _, err = await diptych(stack, "projections", "rebuild", "ledger.cheuqe")
+    code, _, err = await diptych(stack, "projections", "rebuild", "ledger.cheuqe", *IN_PLACE)
     known = ", ".join(list_names(stack))
     assert (code, err) == (1, f"Error: there is no projection ledger.cheuqe; there is {known}\n")
 
 
-@pytest.mark.parametrize("command", ["migrate", "sagas callers", "projections rebuild ledger.cheque"])
+@pytest.mark.parametrize(
+    "command", ["migrate", "sagas callers", "projections rebuild ledger.cheque --in-place --reason test"]
+)
 async def test_an_unreachable_server_is_one_line(stack: Stack, command: str) -> None:
     code, out, err = await diptych(
         stack,

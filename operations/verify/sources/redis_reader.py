@@ -8,6 +8,7 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from contracts.generations import decode_serving
 from contracts.view_layout import View, parse_checkpoint
 from operations.verify.spool import SPOOLED_ITEMS, SpooledHash
 
@@ -91,6 +92,11 @@ class RedisReader:
             if isinstance(reply, list):
                 members.update(zip(members, reply, strict=True))
         return [scores[key][member] for key, member in pairs]
+
+    async def read_serving(self, views: Sequence[View]) -> list[str]:
+        """Return the generation that serves of each projection."""
+        replies = await self.execute([("GET", view.serving) for view in views])
+        return [decode_serving(reply) for reply in replies]
 
     async def read_checkpoints(self, view: View) -> Checkpoints:
         (fields,) = await self.read_hashes([view.checkpoints])

@@ -96,7 +96,13 @@ def list_commands(group: click.Group, *path: str) -> list[tuple[str, ...]]:
 
 
 ARGUMENTS = {
-    ("projections", "rebuild"): ("ordering.order",),
+    ("projections", "rebuild"): ("ordering.order", "--reason", "none"),
+    ("projections", "compare"): ("ordering.order",),
+    ("projections", "switch"): ("ordering.order", "--reason", "none"),
+    ("projections", "rollback"): ("ordering.order", "--reason", "none"),
+    ("projections", "pause"): ("ordering.order", "--reason", "none"),
+    ("projections", "resume"): ("ordering.order", "--reason", "none"),
+    ("projections", "prune"): ("ordering.order", "2.1", "--reason", "none"),
     ("projections", "retry"): ("ordering.order", "--reason", "none"),
     ("sagas", "change-caller"): ("process-manager",),
     ("sagas", "show"): ("o-1",),
@@ -110,7 +116,7 @@ ARGUMENTS = {
 }
 WITHOUT_SETTINGS = {("new",), ("generate",)}
 CLIENTS = {
-    *(("status",), ("lag",), ("projections", "list"), ("projections", "retry"), ("parked",), ("requests",)),
+    *(("status",), ("lag",), ("projections",), ("parked",), ("requests",)),
     *(("refused",), ("events",), ("state",), ("explain",)),
     *(("sagas", name) for name in ("list", "show", "retry", "abort")),
 }

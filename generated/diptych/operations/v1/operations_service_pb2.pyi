@@ -5,6 +5,7 @@ Questions and acts of operators."""
 
 from collections import abc as _abc
 from diptych.operations.v1 import explanation_pb2 as _explanation_pb2
+from diptych.operations.v1 import generations_pb2 as _generations_pb2
 from diptych.operations.v1 import parked_pb2 as _parked_pb2
 from diptych.operations.v1 import records_pb2 as _records_pb2
 from diptych.operations.v1 import status_pb2 as _status_pb2
@@ -111,6 +112,406 @@ class ListProjectionsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListProjectionsResponse: _TypeAlias = ListProjectionsResponse  # noqa: Y015
+
+@_typing.final
+class ListGenerationsRequest(_message.Message):
+    """Request message for `ListGenerations`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECTION_FIELD_NUMBER: _builtins.int
+    projection: _builtins.str
+    """The projection."""
+    def __init__(
+        self,
+        *,
+        projection: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["projection", b"projection"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListGenerationsRequest: _TypeAlias = ListGenerationsRequest  # noqa: Y015
+
+@_typing.final
+class ListGenerationsResponse(_message.Message):
+    """Response message for `ListGenerations`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def generations(self) -> _containers.RepeatedCompositeFieldContainer[_generations_pb2.Generation]:
+        """The generations; first the one that serves."""
+
+    def __init__(
+        self,
+        *,
+        generations: _abc.Iterable[_generations_pb2.Generation] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generations", b"generations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListGenerationsResponse: _TypeAlias = ListGenerationsResponse  # noqa: Y015
+
+@_typing.final
+class BuildGenerationRequest(_message.Message):
+    """Request message for `BuildGeneration`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECTION_FIELD_NUMBER: _builtins.int
+    RATE_FIELD_NUMBER: _builtins.int
+    IGNORE_MEMORY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    projection: _builtins.str
+    """The projection."""
+    rate: _builtins.float
+    """The events that are applied in a second, at most; 0 for no limit."""
+    ignore_memory: _builtins.bool
+    """Whether to begin although Redis may have too little memory; the build then pauses before Redis is full."""
+    reason: _builtins.str
+    """Why, as one printable line that is not blank; it is recorded."""
+    def __init__(
+        self,
+        *,
+        projection: _builtins.str = ...,
+        rate: _builtins.float = ...,
+        ignore_memory: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ignore_memory", b"ignore_memory", "projection", b"projection", "rate", b"rate", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BuildGenerationRequest: _TypeAlias = BuildGenerationRequest  # noqa: Y015
+
+@_typing.final
+class BuildGenerationResponse(_message.Message):
+    """Response message for `BuildGeneration`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_FIELD_NUMBER: _builtins.int
+    NEEDED_BYTES_FIELD_NUMBER: _builtins.int
+    generation: _builtins.str
+    """The name of the new generation."""
+    needed_bytes: _builtins.int
+    """An estimate of the bytes of Redis's memory that it needs."""
+    def __init__(
+        self,
+        *,
+        generation: _builtins.str = ...,
+        needed_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "needed_bytes", b"needed_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BuildGenerationResponse: _TypeAlias = BuildGenerationResponse  # noqa: Y015
+
+@_typing.final
+class PaceGenerationRequest(_message.Message):
+    """Request message for `PaceGeneration`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECTION_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    RATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    projection: _builtins.str
+    """The projection."""
+    generation: _builtins.str
+    """The generation; empty for the one that is built or waits."""
+    paused: _builtins.bool
+    """Whether its build pauses."""
+    rate: _builtins.float
+    """The events that are applied in a second, at most; 0 for no limit; unset to keep the rate."""
+    reason: _builtins.str
+    """Why, as one printable line that is not blank; it is recorded."""
+    def __init__(
+        self,
+        *,
+        projection: _builtins.str = ...,
+        generation: _builtins.str = ...,
+        paused: _builtins.bool = ...,
+        rate: _builtins.float | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_rate", b"_rate", "rate", b"rate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rate", b"_rate", "generation", b"generation", "paused", b"paused", "projection", b"projection", "rate", b"rate", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__rate: _TypeAlias = _typing.Literal["rate"]  # noqa: Y015
+    _WhichOneofArgType__rate: _TypeAlias = _typing.Literal["_rate", b"_rate"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rate) -> _WhichOneofReturnType__rate | None: ...
+
+Global___PaceGenerationRequest: _TypeAlias = PaceGenerationRequest  # noqa: Y015
+
+@_typing.final
+class PaceGenerationResponse(_message.Message):
+    """Response message for `PaceGeneration`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def generation(self) -> _generations_pb2.Generation:
+        """The generation."""
+
+    def __init__(
+        self,
+        *,
+        generation: _generations_pb2.Generation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PaceGenerationResponse: _TypeAlias = PaceGenerationResponse  # noqa: Y015
+
+@_typing.final
+class CompareGenerationsRequest(_message.Message):
+    """Request message for `CompareGenerations`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECTION_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    SAMPLE_FIELD_NUMBER: _builtins.int
+    projection: _builtins.str
+    """The projection."""
+    generation: _builtins.str
+    """The generation; empty for the one that was built last."""
+    sample: _builtins.int
+    """About how many views to compare; 0 for all."""
+    def __init__(
+        self,
+        *,
+        projection: _builtins.str = ...,
+        generation: _builtins.str = ...,
+        sample: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "projection", b"projection", "sample", b"sample"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompareGenerationsRequest: _TypeAlias = CompareGenerationsRequest  # noqa: Y015
+
+@_typing.final
+class CompareGenerationsResponse(_message.Message):
+    """Response message for `CompareGenerations`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPARED_VIEWS_FIELD_NUMBER: _builtins.int
+    COMPARISON_FIELD_NUMBER: _builtins.int
+    compared_views: _builtins.int
+    """The views that were compared so far."""
+    @_builtins.property
+    def comparison(self) -> _generations_pb2.GenerationComparison:
+        """The result; only in the last message."""
+
+    def __init__(
+        self,
+        *,
+        compared_views: _builtins.int = ...,
+        comparison: _generations_pb2.GenerationComparison | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compared_views", b"compared_views", "comparison", b"comparison"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompareGenerationsResponse: _TypeAlias = CompareGenerationsResponse  # noqa: Y015
+
+@_typing.final
+class SwitchGenerationRequest(_message.Message):
+    """Request message for `SwitchGeneration`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECTION_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    SAMPLE_FIELD_NUMBER: _builtins.int
+    ACCEPTED_FIELDS_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    projection: _builtins.str
+    """The projection."""
+    generation: _builtins.str
+    """The generation; empty for the one that was built last."""
+    sample: _builtins.int
+    """About how many views to compare; 0 for all."""
+    force: _builtins.bool
+    """Whether to switch whatever differs."""
+    reason: _builtins.str
+    """Why, as one printable line that is not blank; it is recorded."""
+    @_builtins.property
+    def accepted_fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The fields of `FieldDifference` that may differ."""
+
+    def __init__(
+        self,
+        *,
+        projection: _builtins.str = ...,
+        generation: _builtins.str = ...,
+        sample: _builtins.int = ...,
+        accepted_fields: _abc.Iterable[_builtins.str] | None = ...,
+        force: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_fields", b"accepted_fields", "force", b"force", "generation", b"generation", "projection", b"projection", "reason", b"reason", "sample", b"sample"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SwitchGenerationRequest: _TypeAlias = SwitchGenerationRequest  # noqa: Y015
+
+@_typing.final
+class SwitchGenerationResponse(_message.Message):
+    """Response message for `SwitchGeneration`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPARED_VIEWS_FIELD_NUMBER: _builtins.int
+    COMPARISON_FIELD_NUMBER: _builtins.int
+    compared_views: _builtins.int
+    """The views that were compared so far."""
+    @_builtins.property
+    def comparison(self) -> _generations_pb2.GenerationComparison:
+        """The comparison; only in the last message, after the switch."""
+
+    def __init__(
+        self,
+        *,
+        compared_views: _builtins.int = ...,
+        comparison: _generations_pb2.GenerationComparison | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compared_views", b"compared_views", "comparison", b"comparison"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SwitchGenerationResponse: _TypeAlias = SwitchGenerationResponse  # noqa: Y015
+
+@_typing.final
+class RollBackGenerationRequest(_message.Message):
+    """Request message for `RollBackGeneration`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECTION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    projection: _builtins.str
+    """The projection."""
+    reason: _builtins.str
+    """Why, as one printable line that is not blank; it is recorded."""
+    def __init__(
+        self,
+        *,
+        projection: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["projection", b"projection", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollBackGenerationRequest: _TypeAlias = RollBackGenerationRequest  # noqa: Y015
+
+@_typing.final
+class RollBackGenerationResponse(_message.Message):
+    """Response message for `RollBackGeneration`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_FIELD_NUMBER: _builtins.int
+    generation: _builtins.str
+    """The generation that serves now."""
+    def __init__(
+        self,
+        *,
+        generation: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollBackGenerationResponse: _TypeAlias = RollBackGenerationResponse  # noqa: Y015
+
+@_typing.final
+class PruneGenerationRequest(_message.Message):
+    """Request message for `PruneGeneration`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECTION_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    projection: _builtins.str
+    """The projection."""
+    generation: _builtins.str
+    """The generation."""
+    reason: _builtins.str
+    """Why, as one printable line that is not blank; it is recorded."""
+    def __init__(
+        self,
+        *,
+        projection: _builtins.str = ...,
+        generation: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "projection", b"projection", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PruneGenerationRequest: _TypeAlias = PruneGenerationRequest  # noqa: Y015
+
+@_typing.final
+class PruneGenerationResponse(_message.Message):
+    """Response message for `PruneGeneration`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELETED_KEYS_FIELD_NUMBER: _builtins.int
+    deleted_keys: _builtins.int
+    """The number of keys that were deleted."""
+    def __init__(
+        self,
+        *,
+        deleted_keys: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_keys", b"deleted_keys"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PruneGenerationResponse: _TypeAlias = PruneGenerationResponse  # noqa: Y015
 
 @_typing.final
 class ListParkedAggregatesRequest(_message.Message):

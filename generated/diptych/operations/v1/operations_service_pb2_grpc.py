@@ -47,6 +47,41 @@ class OperationsServiceStub:
                 request_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.ListProjectionsRequest.SerializeToString,
                 response_deserializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.ListProjectionsResponse.FromString,
                 _registered_method=True)
+        self.ListGenerations = channel.unary_unary(
+                '/diptych.operations.v1.OperationsService/ListGenerations',
+                request_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.ListGenerationsRequest.SerializeToString,
+                response_deserializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.ListGenerationsResponse.FromString,
+                _registered_method=True)
+        self.BuildGeneration = channel.unary_unary(
+                '/diptych.operations.v1.OperationsService/BuildGeneration',
+                request_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.BuildGenerationRequest.SerializeToString,
+                response_deserializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.BuildGenerationResponse.FromString,
+                _registered_method=True)
+        self.PaceGeneration = channel.unary_unary(
+                '/diptych.operations.v1.OperationsService/PaceGeneration',
+                request_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.PaceGenerationRequest.SerializeToString,
+                response_deserializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.PaceGenerationResponse.FromString,
+                _registered_method=True)
+        self.CompareGenerations = channel.unary_stream(
+                '/diptych.operations.v1.OperationsService/CompareGenerations',
+                request_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.CompareGenerationsRequest.SerializeToString,
+                response_deserializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.CompareGenerationsResponse.FromString,
+                _registered_method=True)
+        self.SwitchGeneration = channel.unary_stream(
+                '/diptych.operations.v1.OperationsService/SwitchGeneration',
+                request_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.SwitchGenerationRequest.SerializeToString,
+                response_deserializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.SwitchGenerationResponse.FromString,
+                _registered_method=True)
+        self.RollBackGeneration = channel.unary_unary(
+                '/diptych.operations.v1.OperationsService/RollBackGeneration',
+                request_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.RollBackGenerationRequest.SerializeToString,
+                response_deserializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.RollBackGenerationResponse.FromString,
+                _registered_method=True)
+        self.PruneGeneration = channel.unary_unary(
+                '/diptych.operations.v1.OperationsService/PruneGeneration',
+                request_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.PruneGenerationRequest.SerializeToString,
+                response_deserializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.PruneGenerationResponse.FromString,
+                _registered_method=True)
         self.ListParkedAggregates = channel.unary_unary(
                 '/diptych.operations.v1.OperationsService/ListParkedAggregates',
                 request_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.ListParkedAggregatesRequest.SerializeToString,
@@ -129,6 +164,63 @@ class OperationsServiceServicer:
 
     def ListProjections(self, request, context):
         """Returns the projections with their partitions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListGenerations(self, request, context):
+        """Lists the generations of a projection: the one that serves, and those that are kept beside it. Fails with
+        `NOT_FOUND` (`PROJECTION_UNKNOWN`).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BuildGeneration(self, request, context):
+        """Lets projectors build a new generation of a projection beside the one that serves. Fails with `NOT_FOUND`
+        (`PROJECTION_UNKNOWN`), and with `FAILED_PRECONDITION`: `GENERATION_EXISTS` if one is being built or waits to be
+        switched to, `MEMORY_INSUFFICIENT` if Redis has too little memory for it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PaceGeneration(self, request, context):
+        """Pauses the build of a generation, resumes it, or changes its rate. Fails with `NOT_FOUND` (`PROJECTION_UNKNOWN`,
+        `GENERATION_NOT_FOUND`).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompareGenerations(self, request, context):
+        """Compares a generation with the one that serves, and sends how far it is, then the result. Fails as
+        `PaceGeneration` does, and with `FAILED_PRECONDITION` (`GENERATION_NOT_READY`) while it is being built.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SwitchGeneration(self, request, context):
+        """Compares a generation with the one that serves, lets it serve if all differences are accepted, and records the
+        comparison. All later queries read the new generation; the old one is kept up to date. Fails as
+        `CompareGenerations` does, and with `FAILED_PRECONDITION` (`DIFFERENCES_NOT_ACCEPTED`).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollBackGeneration(self, request, context):
+        """Lets the generation serve again that served last. Fails as `PaceGeneration` does.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PruneGeneration(self, request, context):
+        """Deletes a generation that does not serve. Fails with `NOT_FOUND` (`PROJECTION_UNKNOWN`, `GENERATION_NOT_FOUND`),
+        and with `FAILED_PRECONDITION` (`GENERATION_SERVES`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -254,6 +346,41 @@ def add_OperationsServiceServicer_to_server(servicer, server):
                     request_deserializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.ListProjectionsRequest.FromString,
                     response_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.ListProjectionsResponse.SerializeToString,
             ),
+            'ListGenerations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListGenerations,
+                    request_deserializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.ListGenerationsRequest.FromString,
+                    response_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.ListGenerationsResponse.SerializeToString,
+            ),
+            'BuildGeneration': grpc.unary_unary_rpc_method_handler(
+                    servicer.BuildGeneration,
+                    request_deserializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.BuildGenerationRequest.FromString,
+                    response_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.BuildGenerationResponse.SerializeToString,
+            ),
+            'PaceGeneration': grpc.unary_unary_rpc_method_handler(
+                    servicer.PaceGeneration,
+                    request_deserializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.PaceGenerationRequest.FromString,
+                    response_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.PaceGenerationResponse.SerializeToString,
+            ),
+            'CompareGenerations': grpc.unary_stream_rpc_method_handler(
+                    servicer.CompareGenerations,
+                    request_deserializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.CompareGenerationsRequest.FromString,
+                    response_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.CompareGenerationsResponse.SerializeToString,
+            ),
+            'SwitchGeneration': grpc.unary_stream_rpc_method_handler(
+                    servicer.SwitchGeneration,
+                    request_deserializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.SwitchGenerationRequest.FromString,
+                    response_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.SwitchGenerationResponse.SerializeToString,
+            ),
+            'RollBackGeneration': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollBackGeneration,
+                    request_deserializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.RollBackGenerationRequest.FromString,
+                    response_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.RollBackGenerationResponse.SerializeToString,
+            ),
+            'PruneGeneration': grpc.unary_unary_rpc_method_handler(
+                    servicer.PruneGeneration,
+                    request_deserializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.PruneGenerationRequest.FromString,
+                    response_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.PruneGenerationResponse.SerializeToString,
+            ),
             'ListParkedAggregates': grpc.unary_unary_rpc_method_handler(
                     servicer.ListParkedAggregates,
                     request_deserializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.ListParkedAggregatesRequest.FromString,
@@ -377,6 +504,195 @@ class OperationsService:
             '/diptych.operations.v1.OperationsService/ListProjections',
             diptych_dot_operations_dot_v1_dot_operations__service__pb2.ListProjectionsRequest.SerializeToString,
             diptych_dot_operations_dot_v1_dot_operations__service__pb2.ListProjectionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListGenerations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.operations.v1.OperationsService/ListGenerations',
+            diptych_dot_operations_dot_v1_dot_operations__service__pb2.ListGenerationsRequest.SerializeToString,
+            diptych_dot_operations_dot_v1_dot_operations__service__pb2.ListGenerationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BuildGeneration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.operations.v1.OperationsService/BuildGeneration',
+            diptych_dot_operations_dot_v1_dot_operations__service__pb2.BuildGenerationRequest.SerializeToString,
+            diptych_dot_operations_dot_v1_dot_operations__service__pb2.BuildGenerationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PaceGeneration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.operations.v1.OperationsService/PaceGeneration',
+            diptych_dot_operations_dot_v1_dot_operations__service__pb2.PaceGenerationRequest.SerializeToString,
+            diptych_dot_operations_dot_v1_dot_operations__service__pb2.PaceGenerationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompareGenerations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/diptych.operations.v1.OperationsService/CompareGenerations',
+            diptych_dot_operations_dot_v1_dot_operations__service__pb2.CompareGenerationsRequest.SerializeToString,
+            diptych_dot_operations_dot_v1_dot_operations__service__pb2.CompareGenerationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SwitchGeneration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/diptych.operations.v1.OperationsService/SwitchGeneration',
+            diptych_dot_operations_dot_v1_dot_operations__service__pb2.SwitchGenerationRequest.SerializeToString,
+            diptych_dot_operations_dot_v1_dot_operations__service__pb2.SwitchGenerationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollBackGeneration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.operations.v1.OperationsService/RollBackGeneration',
+            diptych_dot_operations_dot_v1_dot_operations__service__pb2.RollBackGenerationRequest.SerializeToString,
+            diptych_dot_operations_dot_v1_dot_operations__service__pb2.RollBackGenerationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PruneGeneration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.operations.v1.OperationsService/PruneGeneration',
+            diptych_dot_operations_dot_v1_dot_operations__service__pb2.PruneGenerationRequest.SerializeToString,
+            diptych_dot_operations_dot_v1_dot_operations__service__pb2.PruneGenerationResponse.FromString,
             options,
             channel_credentials,
             insecure,

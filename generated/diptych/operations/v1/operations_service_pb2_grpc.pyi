@@ -40,6 +40,34 @@ class OperationsServiceStub:
     """Returns the state of the whole system. Answers within two seconds, whatever is unreachable."""
     ListProjections: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.ListProjectionsRequest, _operations_service_pb2.ListProjectionsResponse]
     """Returns the projections with their partitions."""
+    ListGenerations: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.ListGenerationsRequest, _operations_service_pb2.ListGenerationsResponse]
+    """Lists the generations of a projection: the one that serves, and those that are kept beside it. Fails with
+    `NOT_FOUND` (`PROJECTION_UNKNOWN`).
+    """
+    BuildGeneration: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.BuildGenerationRequest, _operations_service_pb2.BuildGenerationResponse]
+    """Lets projectors build a new generation of a projection beside the one that serves. Fails with `NOT_FOUND`
+    (`PROJECTION_UNKNOWN`), and with `FAILED_PRECONDITION`: `GENERATION_EXISTS` if one is being built or waits to be
+    switched to, `MEMORY_INSUFFICIENT` if Redis has too little memory for it.
+    """
+    PaceGeneration: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.PaceGenerationRequest, _operations_service_pb2.PaceGenerationResponse]
+    """Pauses the build of a generation, resumes it, or changes its rate. Fails with `NOT_FOUND` (`PROJECTION_UNKNOWN`,
+    `GENERATION_NOT_FOUND`).
+    """
+    CompareGenerations: _grpc.UnaryStreamMultiCallable[_operations_service_pb2.CompareGenerationsRequest, _operations_service_pb2.CompareGenerationsResponse]
+    """Compares a generation with the one that serves, and sends how far it is, then the result. Fails as
+    `PaceGeneration` does, and with `FAILED_PRECONDITION` (`GENERATION_NOT_READY`) while it is being built.
+    """
+    SwitchGeneration: _grpc.UnaryStreamMultiCallable[_operations_service_pb2.SwitchGenerationRequest, _operations_service_pb2.SwitchGenerationResponse]
+    """Compares a generation with the one that serves, lets it serve if all differences are accepted, and records the
+    comparison. All later queries read the new generation; the old one is kept up to date. Fails as
+    `CompareGenerations` does, and with `FAILED_PRECONDITION` (`DIFFERENCES_NOT_ACCEPTED`).
+    """
+    RollBackGeneration: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.RollBackGenerationRequest, _operations_service_pb2.RollBackGenerationResponse]
+    """Lets the generation serve again that served last. Fails as `PaceGeneration` does."""
+    PruneGeneration: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.PruneGenerationRequest, _operations_service_pb2.PruneGenerationResponse]
+    """Deletes a generation that does not serve. Fails with `NOT_FOUND` (`PROJECTION_UNKNOWN`, `GENERATION_NOT_FOUND`),
+    and with `FAILED_PRECONDITION` (`GENERATION_SERVES`).
+    """
     ListParkedAggregates: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.ListParkedAggregatesRequest, _operations_service_pb2.ListParkedAggregatesResponse]
     """Lists the aggregates that wait in projections, the longest waiting first."""
     RetryParkedAggregates: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.RetryParkedAggregatesRequest, _operations_service_pb2.RetryParkedAggregatesResponse]
@@ -104,6 +132,34 @@ class OperationsServiceAsyncStub(OperationsServiceStub):
     """Returns the state of the whole system. Answers within two seconds, whatever is unreachable."""
     ListProjections: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ListProjectionsRequest, _operations_service_pb2.ListProjectionsResponse]  # type: ignore[assignment]
     """Returns the projections with their partitions."""
+    ListGenerations: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ListGenerationsRequest, _operations_service_pb2.ListGenerationsResponse]  # type: ignore[assignment]
+    """Lists the generations of a projection: the one that serves, and those that are kept beside it. Fails with
+    `NOT_FOUND` (`PROJECTION_UNKNOWN`).
+    """
+    BuildGeneration: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.BuildGenerationRequest, _operations_service_pb2.BuildGenerationResponse]  # type: ignore[assignment]
+    """Lets projectors build a new generation of a projection beside the one that serves. Fails with `NOT_FOUND`
+    (`PROJECTION_UNKNOWN`), and with `FAILED_PRECONDITION`: `GENERATION_EXISTS` if one is being built or waits to be
+    switched to, `MEMORY_INSUFFICIENT` if Redis has too little memory for it.
+    """
+    PaceGeneration: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.PaceGenerationRequest, _operations_service_pb2.PaceGenerationResponse]  # type: ignore[assignment]
+    """Pauses the build of a generation, resumes it, or changes its rate. Fails with `NOT_FOUND` (`PROJECTION_UNKNOWN`,
+    `GENERATION_NOT_FOUND`).
+    """
+    CompareGenerations: _aio.UnaryStreamMultiCallable[_operations_service_pb2.CompareGenerationsRequest, _operations_service_pb2.CompareGenerationsResponse]  # type: ignore[assignment]
+    """Compares a generation with the one that serves, and sends how far it is, then the result. Fails as
+    `PaceGeneration` does, and with `FAILED_PRECONDITION` (`GENERATION_NOT_READY`) while it is being built.
+    """
+    SwitchGeneration: _aio.UnaryStreamMultiCallable[_operations_service_pb2.SwitchGenerationRequest, _operations_service_pb2.SwitchGenerationResponse]  # type: ignore[assignment]
+    """Compares a generation with the one that serves, lets it serve if all differences are accepted, and records the
+    comparison. All later queries read the new generation; the old one is kept up to date. Fails as
+    `CompareGenerations` does, and with `FAILED_PRECONDITION` (`DIFFERENCES_NOT_ACCEPTED`).
+    """
+    RollBackGeneration: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.RollBackGenerationRequest, _operations_service_pb2.RollBackGenerationResponse]  # type: ignore[assignment]
+    """Lets the generation serve again that served last. Fails as `PaceGeneration` does."""
+    PruneGeneration: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.PruneGenerationRequest, _operations_service_pb2.PruneGenerationResponse]  # type: ignore[assignment]
+    """Deletes a generation that does not serve. Fails with `NOT_FOUND` (`PROJECTION_UNKNOWN`, `GENERATION_NOT_FOUND`),
+    and with `FAILED_PRECONDITION` (`GENERATION_SERVES`).
+    """
     ListParkedAggregates: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ListParkedAggregatesRequest, _operations_service_pb2.ListParkedAggregatesResponse]  # type: ignore[assignment]
     """Lists the aggregates that wait in projections, the longest waiting first."""
     RetryParkedAggregates: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.RetryParkedAggregatesRequest, _operations_service_pb2.RetryParkedAggregatesResponse]  # type: ignore[assignment]
@@ -177,6 +233,76 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_operations_service_pb2.ListProjectionsResponse, _abc.Awaitable[_operations_service_pb2.ListProjectionsResponse]]:
         """Returns the projections with their partitions."""
+
+    @_abc_1.abstractmethod
+    def ListGenerations(
+        self,
+        request: _operations_service_pb2.ListGenerationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_service_pb2.ListGenerationsResponse, _abc.Awaitable[_operations_service_pb2.ListGenerationsResponse]]:
+        """Lists the generations of a projection: the one that serves, and those that are kept beside it. Fails with
+        `NOT_FOUND` (`PROJECTION_UNKNOWN`).
+        """
+
+    @_abc_1.abstractmethod
+    def BuildGeneration(
+        self,
+        request: _operations_service_pb2.BuildGenerationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_service_pb2.BuildGenerationResponse, _abc.Awaitable[_operations_service_pb2.BuildGenerationResponse]]:
+        """Lets projectors build a new generation of a projection beside the one that serves. Fails with `NOT_FOUND`
+        (`PROJECTION_UNKNOWN`), and with `FAILED_PRECONDITION`: `GENERATION_EXISTS` if one is being built or waits to be
+        switched to, `MEMORY_INSUFFICIENT` if Redis has too little memory for it.
+        """
+
+    @_abc_1.abstractmethod
+    def PaceGeneration(
+        self,
+        request: _operations_service_pb2.PaceGenerationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_service_pb2.PaceGenerationResponse, _abc.Awaitable[_operations_service_pb2.PaceGenerationResponse]]:
+        """Pauses the build of a generation, resumes it, or changes its rate. Fails with `NOT_FOUND` (`PROJECTION_UNKNOWN`,
+        `GENERATION_NOT_FOUND`).
+        """
+
+    @_abc_1.abstractmethod
+    def CompareGenerations(
+        self,
+        request: _operations_service_pb2.CompareGenerationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_operations_service_pb2.CompareGenerationsResponse], _abc.AsyncIterator[_operations_service_pb2.CompareGenerationsResponse]]:
+        """Compares a generation with the one that serves, and sends how far it is, then the result. Fails as
+        `PaceGeneration` does, and with `FAILED_PRECONDITION` (`GENERATION_NOT_READY`) while it is being built.
+        """
+
+    @_abc_1.abstractmethod
+    def SwitchGeneration(
+        self,
+        request: _operations_service_pb2.SwitchGenerationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_operations_service_pb2.SwitchGenerationResponse], _abc.AsyncIterator[_operations_service_pb2.SwitchGenerationResponse]]:
+        """Compares a generation with the one that serves, lets it serve if all differences are accepted, and records the
+        comparison. All later queries read the new generation; the old one is kept up to date. Fails as
+        `CompareGenerations` does, and with `FAILED_PRECONDITION` (`DIFFERENCES_NOT_ACCEPTED`).
+        """
+
+    @_abc_1.abstractmethod
+    def RollBackGeneration(
+        self,
+        request: _operations_service_pb2.RollBackGenerationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_service_pb2.RollBackGenerationResponse, _abc.Awaitable[_operations_service_pb2.RollBackGenerationResponse]]:
+        """Lets the generation serve again that served last. Fails as `PaceGeneration` does."""
+
+    @_abc_1.abstractmethod
+    def PruneGeneration(
+        self,
+        request: _operations_service_pb2.PruneGenerationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_service_pb2.PruneGenerationResponse, _abc.Awaitable[_operations_service_pb2.PruneGenerationResponse]]:
+        """Deletes a generation that does not serve. Fails with `NOT_FOUND` (`PROJECTION_UNKNOWN`, `GENERATION_NOT_FOUND`),
+        and with `FAILED_PRECONDITION` (`GENERATION_SERVES`).
+        """
 
     @_abc_1.abstractmethod
     def ListParkedAggregates(

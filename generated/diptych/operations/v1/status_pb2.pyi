@@ -294,6 +294,7 @@ class Projection(_message.Message):
     PARKED_AGGREGATES_FIELD_NUMBER: _builtins.int
     ARCHIVED_AGGREGATES_FIELD_NUMBER: _builtins.int
     PARTITIONS_FIELD_NUMBER: _builtins.int
+    CODE_CHANGED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name, for instance `ordering.order`."""
     error: _builtins.str
@@ -301,7 +302,7 @@ class Projection(_message.Message):
     ready: _builtins.bool
     """Whether its views can be queried."""
     generation: _builtins.str
-    """The generation that is queried or being built."""
+    """The generation that serves."""
     build_progress: _builtins.float
     """The share of the stream that a build has read, 0 to 1; 1 if the views can be queried."""
     events_behind: _builtins.int
@@ -310,6 +311,8 @@ class Projection(_message.Message):
     """The number of aggregates that wait because an event of theirs cannot be applied."""
     archived_aggregates: _builtins.int
     """The number of aggregates whose views are archived."""
+    code_changed: _builtins.bool
+    """Whether the projection has other code or protos now than those that built the generation."""
     @_builtins.property
     def oldest_unapplied_age(self) -> _duration_pb2.Duration:
         """The age of the oldest event that is committed and not applied, published or not; unset if there is none, and
@@ -333,10 +336,11 @@ class Projection(_message.Message):
         parked_aggregates: _builtins.int = ...,
         archived_aggregates: _builtins.int = ...,
         partitions: _abc.Iterable[Global___Partition] | None = ...,
+        code_changed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_unapplied_age", b"oldest_unapplied_age"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["archived_aggregates", b"archived_aggregates", "build_progress", b"build_progress", "error", b"error", "events_behind", b"events_behind", "generation", b"generation", "name", b"name", "oldest_unapplied_age", b"oldest_unapplied_age", "parked_aggregates", b"parked_aggregates", "partitions", b"partitions", "ready", b"ready"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archived_aggregates", b"archived_aggregates", "build_progress", b"build_progress", "code_changed", b"code_changed", "error", b"error", "events_behind", b"events_behind", "generation", b"generation", "name", b"name", "oldest_unapplied_age", b"oldest_unapplied_age", "parked_aggregates", b"parked_aggregates", "partitions", b"partitions", "ready", b"ready"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,1 @@
+"""Generations of projections: building, comparing, switching and pruning them."""
