@@ -18,6 +18,7 @@ from tests.support.harness.servers import (
     postgres,
     redis_server,
     redis_url,
+    use_memory,
 )
 from tests.support.harness.spreading import (
     pytest_collection_modifyitems,
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 forget_settings()
+use_memory()
 if sys.platform == "linux":
     Process.child_type = ForkedChild
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background jobs

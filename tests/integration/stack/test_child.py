@@ -25,7 +25,8 @@ GRACEFUL = """
 import signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
 print("up", flush=True)
-time.sleep(60)
+while True:
+    time.sleep(0.01)  # a long sleep misses a signal that comes just before it
 """
 # Its child leaves the process group, as PostgreSQL's do, and so survives what kills the group.
 PARENT = """
@@ -41,7 +42,7 @@ print(os.environ["A"], os.environ.get("HOME"), sys.path[:3], os.read(0, 1), *gro
 DESCRIPTORS = """
 import os
 paths = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
-print(*[path for path in paths if path.startswith("/tmp") and "stdout" not in path])
+print(*filter(os.path.isfile, paths))
 """
 ORPHANING = """
 import asyncio, os, sys
@@ -56,7 +57,8 @@ def stop(*_):
     raise SystemExit
 signal.signal(signal.SIGTERM, stop)
 print("up", flush=True)
-time.sleep(60)
+while True:
+    time.sleep(0.01)
 '''
 
 async def main():
