@@ -123,7 +123,7 @@ def reason_of(error: Any) -> str:
 
 
 some = settings(
-    max_examples=30,
+    max_examples=15,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
 )
@@ -133,6 +133,14 @@ some = settings(
 @some
 @given(data=st.data())
 def test_every_request_is_answered_clearly(stack: Stack, method: MethodDescriptor, data: Any) -> None:
+    answered_clearly(stack, method, data)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("method", METHODS, ids=name_of)
+@settings(some, max_examples=150)
+@given(data=st.data())
+def test_many_more_requests_are_answered_clearly(stack: Stack, method: MethodDescriptor, data: Any) -> None:
     answered_clearly(stack, method, data)
 
 

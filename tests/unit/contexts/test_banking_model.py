@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from command_server.contexts.banking import CONTEXT
 from command_server.contexts.banking.domain.messages import (
@@ -264,5 +265,10 @@ class BankingMachine(RuleBasedStateMachine):
         folds.compare(self.world)
 
 
-BankingMachine.TestCase.settings = settings(max_examples=120, stateful_step_count=50)
+BankingMachine.TestCase.settings = settings(max_examples=50, stateful_step_count=50)
 TestBankingModel = BankingMachine.TestCase
+
+
+@pytest.mark.long
+def test_banking_follows_the_model_in_many_more_runs() -> None:
+    run_state_machine_as_test(BankingMachine, settings=settings(max_examples=480, stateful_step_count=50))

@@ -4,7 +4,9 @@ import json
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import settings
+from hypothesis.stateful import run_state_machine_as_test
 
 from command_server.contexts.ordering.domain import messages
 from command_server.contexts.ordering.domain.contents import sum_lines
@@ -46,5 +48,10 @@ class DomainMachine(OrderMachine):
             assert amount.units * NANOS + amount.nanos == self.model.total()
 
 
-DomainMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=40)
+DomainMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=40)
 TestOrderModel = DomainMachine.TestCase
+
+
+@pytest.mark.long
+def test_orders_follow_the_model_in_many_more_runs() -> None:
+    run_state_machine_as_test(DomainMachine, settings=settings(max_examples=800, stateful_step_count=40))

@@ -7,9 +7,10 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from command_server.contexts.ordering.domain import messages as orders
 from command_server.kernel.decider import Rejected
@@ -160,5 +161,10 @@ class Machine(RuleBasedStateMachine):
 
 
 assert timedelta(minutes=61) > CLAIM_LIFETIME
-Machine.TestCase.settings = settings(max_examples=400, stateful_step_count=8)
+Machine.TestCase.settings = settings(max_examples=150, stateful_step_count=8)
 TestFulfilmentModel = Machine.TestCase
+
+
+@pytest.mark.long
+def test_fulfilment_follows_the_model_in_many_more_runs() -> None:
+    run_state_machine_as_test(Machine, settings=settings(max_examples=1600, stateful_step_count=8))
