@@ -71,15 +71,19 @@ def dump(node: Any) -> str:
     return repr(node)
 
 
-def walk(node: Any) -> Iterator[ast.AST]:
-    """Yield a node and all nodes in it that have an effect."""
-    if isinstance(node, list):
-        for each in node:
-            yield from walk(each)
-    elif isinstance(node, ast.AST):
-        yield node
-        for _, value in list_fields(node):
-            yield from walk(value)
+@cache
+def walk(node: ast.AST) -> Sequence[ast.AST]:
+    """Return a node and all nodes in it that have an effect, in the order of the source."""
+    nodes: list[ast.AST] = []
+    pending: list[Any] = [node]
+    while pending:
+        match pending.pop():
+            case list() as several:
+                pending.extend(reversed(several))
+            case ast.AST() as each:
+                nodes.append(each)
+                pending.extend(reversed([value for _, value in list_fields(each)]))
+    return nodes
 
 
 def resolve_names(node: ast.AST, scope: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
