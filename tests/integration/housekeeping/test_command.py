@@ -3,8 +3,7 @@
 import asyncio
 import os
 import signal
-import sys
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import Process
 from datetime import timedelta
 
 import pytest
@@ -14,7 +13,9 @@ from sqlalchemy.exc import DBAPIError
 from command_server.postgres.event_store import session_settings
 from command_server.postgres.schema import HOUSEKEEPING_ROLE
 from runtime.postgres import create_engine
+from runtime.process.lifecycle import cancel_and_wait
 from tests.integration.housekeeping.conftest import House
+from tests.support.harness.forked_process import start_python
 from tests.support.harness.waiting import until
 
 OLD = timedelta(days=40)
@@ -23,8 +24,7 @@ MANY = 100_000
 
 async def start(house: House, *arguments: str, **variables: str) -> Process:
     environment = {**os.environ, "DIPTYCH_DATABASE_URL": house.database_url, **variables}
-    command = (sys.executable, "-m", "operations.cli", "housekeeping", *arguments)
-    return await asyncio.create_subprocess_exec(*command, env=environment, stdout=PIPE, stderr=PIPE)
+    return await start_python("-m", "operations.cli", "housekeeping", *arguments, environment=environment)
 
 
 async def finish(process: Process) -> tuple[int | None, str, str]:
@@ -88,11 +88,17 @@ async def _is_empty(house: House) -> bool:
 
 
 async def test_a_second_process_says_that_another_is_at_work(house: House) -> None:
-    await house.connection.execute(
-        "UPDATE housekeeping SET leader = 'other', lease_until = now() + interval '5 seconds'"
-    )
+    async def hold_lease() -> None:
+        while True:
+            await house.connection.execute(
+                "UPDATE housekeeping SET leader = 'other', lease_until = now() + interval '5 seconds'"
+            )
+            await asyncio.sleep(1)
+
     await house.record_requests(1, OLD)
+    other = asyncio.create_task(hold_lease())
     code, out, error = await finish(await start(house))
+    await cancel_and_wait(other)
     assert (code, out, error) == (1, "", "Error: housekeeping: another process does it at the moment\n")
     assert await house.count("requests") == 1
 

@@ -12,6 +12,7 @@ import pytest
 
 from devstack.stack import Stack
 from operations.processes import OPERATIONS_SERVER
+from tests.support.harness.forked_process import start_python
 
 EVENTS = 1_700
 MAIN = "from operations import cli; cli.main()"
@@ -38,11 +39,8 @@ async def start_export(stack: Stack, *arguments: str) -> asyncio.subprocess.Proc
         "DIPTYCH_OPERATIONS_ADDRESS": settings.operations_address,
         "DIPTYCH_OPERATIONS_TOKEN": settings.operations_token,
     }
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", MAIN, "events", "export", *arguments),
-        env={**os.environ, **environment},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+    return await start_python(
+        *("-c", MAIN, "events", "export", *arguments), environment={**os.environ, **environment}
     )
 
 

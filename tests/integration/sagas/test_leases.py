@@ -123,7 +123,7 @@ async def waits_for_lock(store: SagaStore) -> bool:
 async def test_a_manager_does_not_trust_a_lease_that_it_could_not_renew_in_time(
     store: SagaStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LEASE", 0.3)
+    monkeypatch.setattr(module, "LEASE", 1.0)
     async with managers(store, "ledger") as (manager,):
         await until(lambda: not manager.partitions, 5)
         await manager.renew()

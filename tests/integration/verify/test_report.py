@@ -1,10 +1,8 @@
 """`diptych verify` as a whole: a clean system at rest, the report, and the exit code."""
 
-import asyncio
 import json
 import os
 import sys
-from asyncio.subprocess import PIPE
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from operations.verify.checks.sagas import NEVER_RAN
 from operations.verify.report import CHECKS
 from operations.verify.verification import verify
 from runtime.process.settings import Settings
+from tests.support.harness.forked_process import start_python
 from tests.support.harness.redis_faults import key
 from tests.support.harness.verified_system import CHEQUE, System
 from tests.support.ledger.stubs import types
@@ -68,9 +67,7 @@ async def diptych_verify(settings: Settings, *arguments: str) -> tuple[int, str,
     """Return the exit code, stdout and stderr."""
     program = Path(sys.executable).with_name("diptych")
     environment = {**os.environ, **variables(settings)}
-    process = await asyncio.create_subprocess_exec(
-        program, "verify", *arguments, env=environment, stdout=PIPE, stderr=PIPE
-    )
+    process = await start_python(str(program), "verify", *arguments, environment=environment)
     out, err = await process.communicate()
     return process.returncode or 0, out.decode(), err.decode()
 
