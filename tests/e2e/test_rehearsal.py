@@ -14,6 +14,7 @@ from diptych.ordering.v1.events_pb2 import OrderPlaced
 
 from devstack.stack import Stack
 from devstack.stack_kinds import temporary_stack
+from operations.rehearse.rehearsal import Options, rehearse
 from tests.support.harness.caller import Caller
 from tests.support.harness.command_line import diptych
 from tests.support.harness.invariants import verify_stack
@@ -169,6 +170,27 @@ async def test_unchanged_code_makes_no_difference_in_several_processes(stack: St
     code, out, err = await diptych(stack, "rehearse", "--json", "--processes", "2")
     report = json.loads(out)
     assert (code, report["differences"], report["notes"]) == (0, [], []), err
+
+
+async def test_unchanged_code_makes_no_difference_under_load(stack: Stack) -> None:
+    caller, stop = Caller(stack, *SCOPES), asyncio.Event()
+    trade = Trade(caller)
+    sku, account_id = await trade.create_product(10_000), await trade.open_account(100 * PRICE)
+
+    async def place_orders() -> int:
+        orders = 0
+        while not stop.is_set():
+            await trade.place_order(sku, account_id)
+            orders += 1
+        return orders
+
+    customers = asyncio.gather(*(place_orders() for _ in range(3)))
+    for _ in range(3):
+        report = await rehearse(stack.settings, Options())
+        assert not report.differences, report.to_text()
+    stop.set()
+    assert sum(await customers) > 0
+    await caller.close()
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
