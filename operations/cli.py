@@ -12,7 +12,7 @@ COMMANDS = {
     "status": "operations.commands.status:status",
     "lag": "operations.commands.projections:lag",
     "projections": "operations.commands.projections:projections",
-    "parked": "operations.commands.projections:parked",
+    "dead-letters": "operations.commands.dead_letters:dead_letters",
     "requests": "operations.commands.records:requests",
     "refused": "operations.commands.records:refused",
     "events": "operations.commands.events:events",

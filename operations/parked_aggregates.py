@@ -65,6 +65,26 @@ async def retry_parked(client: redis.Redis, view: View, ids: Collection[str]) ->
     return retried + sum([await _refold(store, view, view_id, build) for view_id in others])
 
 
+async def retry_listed(client: redis.Redis, view: View, ids: Sequence[str]) -> int:
+    """Make those of these aggregates that are parked due now, with all of their attempts.
+
+    Args:
+        client: of Redis.
+        view: of the projection.
+        ids: of the aggregates, PAGE_SIZE at most.
+
+    Returns:
+        The number of aggregates.
+
+    Raises:
+        RetryNotPossible: the projection is being built.
+    """
+    store = RedisStore(client, view)
+    if await store.read_build() is None:
+        raise RetryNotPossible(f"{view.projection} is being built; all aggregates are retried by that")
+    return await _retry_page(store, ids)
+
+
 async def _retry_page(store: RedisStore, ids: Sequence[str]) -> int:
     records = await store.load(ids)
     updates = [update for record in records.values() if (update := _make_due(record)) is not None]

@@ -7,11 +7,16 @@ from contracts.manifest import Manifest
 from operations.processes import OPERATIONS_SERVER
 from operations_server import refused_calls, stores
 from operations_server.acts import OperatorActs
+from operations_server.dead_letters.handlers import DeadLetterHandlers
+from operations_server.dead_letters.letter_events import LetterEvents
+from operations_server.dead_letters.letters import DeadLetters
+from operations_server.dead_letters.retries import LetterRetries
 from operations_server.explanations import handlers as explanations
 from operations_server.generations import handlers as generations
 from operations_server.generations.handlers import GenerationsApi
 from operations_server.parked import handlers as parked
 from operations_server.parked.handlers import ParkedAggregates
+from operations_server.parked.parked_list import ParkedList
 from operations_server.records.handlers import create_handlers as create_record_handlers
 from operations_server.records.records import Records
 from operations_server.refused_calls import RefusedCalls
@@ -55,6 +60,13 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
         generations_api = GenerationsApi(
             connections.redis, connections.database, connections.nats, projections
         )
+        saga_acts = sagas.create_acts(connections.database, connections.nats)
+        letters = DeadLetterHandlers(
+            DeadLetters(ParkedList(connections.redis, system.views), sagas.letters),
+            LetterEvents(records.database),
+            LetterRetries(connections.redis, system.views, saga_acts),
+            tokens,
+        )
         lifecycle.spawn(SystemGauges(system).run(), "metrics of the system")
         write = RedisReports(connections.redis.execute_command).write
         reporter = Reporter(OPERATIONS_SERVER.name, [each.name for each in manifests], Window(), write)
@@ -67,12 +79,13 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
             [
                 create_service(
                     status.create_handlers(system),
+                    letters.create(acts),
                     parked.create_handlers(aggregates, acts),
                     generations.create_handlers(generations_api, acts),
                     refused_calls.create_handlers(RefusedCalls(connections.database, tokens)),
                     explanations.create_handlers(explainer),
                     create_record_handlers(records, tokens, limit),
-                    sagas.create_handlers(connections.database, connections.nats, tokens, acts),
+                    sagas.create_handlers(connections.database, saga_acts, tokens, acts),
                 )
             ],
             address=settings.operations_address,

@@ -34,6 +34,8 @@ class Parked(msgspec.Struct, frozen=True):
     clock; 0 if it is unknown."""
     tried_by: tuple[str, ...] = ()
     """The codes of the projectors that failed at this event (code_version.py), the last MAX_CODES of them."""
+    place: str = ""
+    """Where in the code the error was raised; empty if that is unknown."""
 
 
 class Record(msgspec.Struct, frozen=True):

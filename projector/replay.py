@@ -185,7 +185,13 @@ class Replay:
         if before.parked is None:
             return None
         return replace(
-            before.parked, version=version, attempts=0, next_attempt=now, state="retrying", tried_by=()
+            before.parked,
+            version=version,
+            attempts=0,
+            next_attempt=now,
+            state="retrying",
+            tried_by=(),
+            place="",
         )
 
     async def _write(self, update: Update) -> bool:

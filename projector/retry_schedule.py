@@ -17,8 +17,11 @@ from math import inf
 from contracts.envelope import RecordedEvent
 from projector.records import Parked
 from runtime.backoff import compute_pause
+from runtime.process.error_place import find_place
 
 MAX_ERROR_LENGTH = 500
+CALLER = "projector.projection"
+"""The module that calls handlers."""
 MAX_CLOCK_OFFSET = 2_000
 """Milliseconds by which an event's record time, by PostgreSQL's clock, may be later than its commit, by
 Redis's: a second between the clocks, which health checks allow, and a second that a decision time may be
@@ -86,6 +89,7 @@ class RetryPolicy:
             state="parked" if final else "retrying",
             stale_since=(previous.stale_since if previous else 0) or stale_since,
             tried_by=self._add_code(previous.tried_by if previous else ()),
+            place=find_place(error, CALLER),
         )
 
     def _add_code(self, codes: tuple[str, ...]) -> tuple[str, ...]:

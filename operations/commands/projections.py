@@ -1,4 +1,4 @@
-"""Projections: their lag, rebuilding them, and the aggregates that are parked in them."""
+"""Projections: their lag, rebuilding them, and folding views again."""
 
 import asyncio
 import sys
@@ -13,7 +13,6 @@ from diptych.operations.v1.operations_service_pb2 import (
     BuildGenerationRequest,
     CompareGenerationsRequest,
     ListGenerationsRequest,
-    ListParkedAggregatesRequest,
     ListProjectionsRequest,
     PaceGenerationRequest,
     PruneGenerationRequest,
@@ -27,14 +26,12 @@ from operations.cli_parts import read_settings
 from operations.cli_types import Duration
 from operations.client.api import OperationsApi, open_api
 from operations.commands import options
-from operations.commands.listing import show_list
 from operations.rendering.json_lines import format_message, format_object
 from operations.rendering.projections import (
     is_above,
     render_comparison,
     render_generations,
     render_lag,
-    render_parked,
     render_projections,
 )
 from runtime.process.start_error import StartError
@@ -290,21 +287,6 @@ def retry_parked(name: str, ids: tuple[str, ...], reason: str, as_json: bool) ->
         echo_json(format_message(response))
     else:
         echo(f"{response.retried} aggregates of {name} are retried within seconds")
-
-
-@click.command()
-@click.argument("projection", default="")
-@click.option("--id", "id_", default="", help="Only this aggregate.")
-@click.option("--error", default="", metavar="TEXT", help="Only those whose error contains this text.")
-@options.limit
-@options.as_json
-def parked(projection: str, id_: str, error: str, limit: int, as_json: bool) -> None:
-    """List the aggregates that wait in PROJECTION, or in all, because an event of theirs cannot be applied.
-
-    The longest waiting come first. `diptych projections retry` has them tried again.
-    """
-    request = ListParkedAggregatesRequest(projection=projection, id=id_, error=error)
-    show_list("ListParkedAggregates", request, limit, as_json, render_parked, "no parked aggregates")
 
 
 @click.command()

@@ -1,9 +1,9 @@
-"""Projections, their lags, and the aggregates that are parked in them, as text."""
+"""Projections and their lags, as text."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from operations.rendering.layout import BAD, Line, Row, lay_out_items, lay_out_table, lay_out_text
+from operations.rendering.layout import BAD, Line, Row, lay_out_table, lay_out_text
 from operations.rendering.values import (
     format_count,
     format_seconds,
@@ -131,23 +131,3 @@ def is_above(projection: Any, alert: float | None) -> bool:
     return bool(projection.error) or (
         alert is not None and (not projection.ready or get_age(projection) > alert)
     )
-
-
-def render_parked(aggregates: Sequence[Any], width: int) -> list[Line]:
-    """Return an entry for each parked aggregate."""
-    return [line for each in aggregates for line in _render_parked(each, width)]
-
-
-def _render_parked(aggregate: Any, width: int) -> Iterator[Line]:
-    yield from lay_out_items([aggregate.projection, aggregate.id], width, indent=0)
-    has_next = aggregate.HasField("next_attempt_time")
-    yield from lay_out_items(
-        [
-            f"version {aggregate.version} of {aggregate.stream}",
-            f"since {format_timestamp(aggregate.since)}",
-            format_count(aggregate.attempts, "attempt"),
-            f"next {format_timestamp(aggregate.next_attempt_time)}" if has_next else "waits for a retry",
-        ],
-        width,
-    )
-    yield from lay_out_text(aggregate.error, width, BAD, indent=4)

@@ -80,8 +80,13 @@ def _render_event(event: Any, width: int) -> Iterator[Line]:
         aside = format_timestamp(event.time_set_aside)
         note = f"the previous event's time was wrong and is set aside: {aside}"
         yield from lay_out_text(note, width, "yellow", indent=4)
+    yield from render_event_fields(event, width)
+
+
+def render_event_fields(event: Any, width: int) -> Sequence[Line]:
+    """Return the fields of an event, or why it cannot be decoded."""
     text = f"cannot be decoded: {event.error}" if event.error else format_fields(event.data)
-    yield from lay_out_text(text, width, BAD if event.error else "", indent=4)
+    return lay_out_text(text, width, BAD if event.error else "", indent=4)
 
 
 def render_state(stream: str, response: Any, width: int) -> list[Line]:

@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
-from datetime import UTC, datetime, timedelta
-from time import time
 
 from diptych.operations.v1 import operations_service_pb2 as protocol
 from diptych.operations.v1.parked_pb2 import ParkedAggregate
@@ -15,6 +13,7 @@ from contracts.view_layout import View
 from operations.parked_aggregates import AggregateUnknown, RetryNotPossible, retry_parked
 from operations_server.acts import OperatorActs
 from operations_server.parked.parked_list import Entry, ParkedList, Position, decode_position, encode_position
+from operations_server.parked.times import cut_error, to_time
 from runtime.grpc.method import Context, Handler
 from runtime.grpc.request_tokens import RequestTokens, invalid_page_token
 from runtime.grpc.response_size import PageBudget
@@ -23,12 +22,8 @@ from runtime.grpc.rpc_error import RpcError
 PAGE_SIZE = 50
 MAX_READ = 1_000
 """Entries that a page reads at most, if a filter leaves out most of them."""
-MAX_TEXT_LENGTH = 1_000
-"""Characters of an error in a response; the rest is cut off."""
 MAX_NAMED = 5
 """Ids that the target of an act names."""
-LAST_TIME = 253_402_300_799_000
-"""The last millisecond that a `Timestamp` can have, but for a second."""
 
 
 class ParkedAggregates:
@@ -126,25 +121,18 @@ def name_target(request: protocol.RetryParkedAggregatesRequest) -> str:
 def describe(entry: Entry) -> ParkedAggregate:
     """Return the message of an entry."""
     (_, projection, id_), parked = entry
-    error = parked.error
     message = ParkedAggregate(
         projection=projection,
         id=id_,
         stream=parked.stream,
         version=parked.version,
-        error=error if len(error) <= MAX_TEXT_LENGTH else error[: MAX_TEXT_LENGTH - 1] + "…",
+        error=cut_error(parked.error),
         attempts=parked.attempts,
     )
-    message.since.FromDatetime(_to_time(parked.since))
+    message.since.FromDatetime(to_time(parked.since))
     if parked.next_attempt is not None:
-        # 0: an operator has made it due, by any clock.
-        message.next_attempt_time.FromDatetime(_to_time(parked.next_attempt or int(time() * 1000)))
+        message.next_attempt_time.FromDatetime(to_time(parked.next_attempt, now_if_zero=True))
     return message
-
-
-def _to_time(milliseconds: int) -> datetime:
-    bounded = min(max(milliseconds, 0), LAST_TIME)
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=bounded)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from enum import Enum
 from typing import Any
 
 from diptych.operations.v1.records_pb2 import Event
@@ -10,6 +11,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message_factory import GetMessageClass
 
 from operations_server.records.event_filter import parse_metadata
+from operations_server.records.masking import mask_personal
 
 MAX_FIELDS_BYTES = 1_500_000
 """Bytes of an event's fields in a response. A message of Protobuf grows when it becomes a Struct."""
@@ -18,7 +20,15 @@ MAX_DECODED_BYTES = 100_000
 _METADATA = ("actor", "on_behalf_of", "command", "correlation_id", "causation_id")
 
 
-def build_event(row: Any, data: bytes) -> Event:
+class Content(Enum):
+    """How much of an event is shown."""
+
+    NONE = "no field"
+    MASKED = "personal fields are replaced"
+    FULL = "all fields"
+
+
+def build_event(row: Any, data: bytes, content: Content = Content.FULL) -> Event:
     """Return the message of a row of `events`."""
     event = Event(
         id=f"{row['stream']}@{row['version']}",
@@ -29,12 +39,15 @@ def build_event(row: Any, data: bytes) -> Event:
     )
     event.record_time.FromDatetime(row["recorded_at"])
     _set_metadata(event, parse_metadata(row["metadata"]))
+    if content is Content.NONE:
+        return event
     try:
-        _decode(event, data)
+        _decode(event, data, content)
     except Exception as error:  # the bytes may be anything, and the other events are shown
         event.ClearField("data")
         event.error = make_printable(f"{type(error).__name__}: {error}")
-        event.encoded_data = data
+        if content is Content.FULL:  # nobody can tell which of the bytes are personal
+            event.encoded_data = data
     return event
 
 
@@ -58,7 +71,7 @@ def _parse_time(text: Any) -> datetime | None:
         return None
 
 
-def _decode(event: Event, data: bytes) -> None:
+def _decode(event: Event, data: bytes, content: Content) -> None:
     """Set an event's fields.
 
     Raises:
@@ -67,7 +80,10 @@ def _decode(event: Event, data: bytes) -> None:
     if len(data) > MAX_DECODED_BYTES:
         raise ValueError(f"the event has {len(data)} bytes, too many to be decoded here")
     message = GetMessageClass(Default().FindMessageTypeByName(event.type)).FromString(data)
-    event.data.update(MessageToDict(message, preserving_proto_field_name=True))
+    fields = MessageToDict(message, preserving_proto_field_name=True)
+    if content is Content.MASKED:
+        mask_personal(message, fields)
+    event.data.update(fields)
     if (size := event.data.ByteSize()) > MAX_FIELDS_BYTES:
         raise ValueError(f"the event's fields have {size} bytes, too many for a response")
 

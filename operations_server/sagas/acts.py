@@ -8,11 +8,14 @@ from typing import Any
 import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
 
+from contracts import streams
 from process_manager.engine import Engine, ReadStream
 from process_manager.feeds.stream_reads import ReplicaBehind
+from process_manager.groups.delivery import Progress
 from process_manager.groups.group_commit import RaceLost
 from process_manager.groups.instance import RowUnreadable
 from process_manager.groups.instance_inputs import UnknownSaga
+from process_manager.postgres.due_work import Feed
 from process_manager.postgres.store import SagaStore
 from process_manager.queries.saga_reader import SagaReader
 from process_manager.saga import ActionNotPossible, Saga
@@ -74,6 +77,27 @@ class SagaActs:
         async with _report(name, request.id):
             await self._engine.abort(name, request.id, request.reason, operator)
         return name
+
+    async def retry_letter(self, saga: str, id_: str, reason: str) -> None:
+        """Retry an instance that has failed on an event.
+
+        Raises:
+            RpcError: as `retry`.
+        """
+        async with _report(saga, id_):
+            await self._engine.retry(saga, id_, caller.current().subject, reason)
+
+    async def deliver_parked(self, saga: str, stream: str) -> None:
+        """Deliver the events of a parked stream again, up to one that still fails.
+
+        Raises:
+            RpcError: `WRITE_MODEL_UNAVAILABLE`.
+        """
+        partition = streams.partition(streams.aggregate_id(stream))
+        feed = Feed(saga, streams.stream_type(stream), partition)
+        async with _report(saga, stream):
+            while await self._engine.deliver_parked(feed, stream) is Progress.MORE:
+                pass
 
     async def find_name(self, request: Any) -> str:
         """Return the saga of a request's instance.

@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts.manifest import Manifest
 from operations_server.acts import OperatorActs
+from operations_server.dead_letters.saga_letters import SagaLetters
 from operations_server.records.database import Database
 from operations_server.sagas.acts import SagaActs
 from operations_server.sagas.handlers import SagaDetailsReader, SagaHandlers
@@ -43,19 +44,26 @@ class Sagas:
         self._store = SagaStore(database_url)
         self.segments = TermSegments(self._terms)
         """Builds the index of terms."""
+        self.letters = SagaLetters(self._database, self._sagas.values())
+
+    def create_acts(self, database: AsyncEngine, nats: jetstream.Connection) -> SagaActs:
+        """Return the acts.
+
+        Args:
+            database: in the role of the operations server, to read.
+            nats: for the events on which an instance has failed.
+        """
+        reader = SagaReader(database, self._sagas.values())
+        return SagaActs(self._store, self._sagas, reader, read_stream_from(nats))
 
     def create_handlers(
-        self,
-        database: AsyncEngine,
-        nats: jetstream.Connection,
-        tokens: RequestTokens,
-        acts: OperatorActs,
+        self, database: AsyncEngine, saga_acts: SagaActs, tokens: RequestTokens, acts: OperatorActs
     ) -> Mapping[str, Handler]:
         """Return the handlers by the names of their methods.
 
         Args:
             database: in the role of the operations server, to read.
-            nats: for the events on which an instance has failed.
+            saga_acts: does the acts.
             tokens: mints and reads page tokens.
             acts: records acts.
         """
@@ -63,7 +71,6 @@ class Sagas:
         reader = SagaReader(database, sagas.values())
         search = TermSearch(self._database, self._terms)
         lists = SagaLists(sagas, SagaScanner(database, reader), search, tokens)
-        saga_acts = SagaActs(self._store, sagas, reader, read_stream_from(nats))
         return SagaHandlers(lists, SagaDetailsReader(sagas, reader), saga_acts).create(acts)
 
     async def close(self) -> None:

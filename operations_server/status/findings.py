@@ -102,7 +102,8 @@ def _check_projection(snapshot: Snapshot, name: str, state: ProjectionState) -> 
     if not isinstance(snapshot.outbox, ReadFailed) and state.ready not in ("", snapshot.outbox.incarnation):
         yield f"{name} includes events of another incarnation of the database; a projector rebuilds it"
     if state.parked:
-        yield f"{name} has {_count(state.parked, 'parked aggregate', 'parked aggregates')}"
+        letters = _count(state.parked, "parked aggregate", "parked aggregates")
+        yield f"{name} has {letters}: see diptych dead-letters list"
 
 
 def _check_age(name: str, partitions: Mapping[int, PartitionState]) -> Iterator[str]:
@@ -129,7 +130,8 @@ def _check_sagas(snapshot: Snapshot) -> Iterator[str]:
             if number:
                 yield f"{name}: {_count(number, 'saga is', 'sagas are')} {adjective}"
     if sagas.parked_streams:
-        yield f"{_count(sagas.parked_streams, 'stream is', 'streams are')} parked for sagas"
+        parked = _count(sagas.parked_streams, "stream is", "streams are")
+        yield f"{parked} parked for sagas: see diptych dead-letters list"
     for target in sagas.silent_targets:
         age = _describe_duration((snapshot.read_at - target.since).total_seconds())
         yield f"{target.target} does not answer steps for {age}, {target.waiting} wait: {target.error}"

@@ -8,7 +8,11 @@ from typing import Any
 from contracts.envelope import RecordedEvent
 from process_manager.postgres.stored_values import to_text
 from process_manager.saga import Saga
+from runtime.process.error_place import append_place, find_place
 from runtime.process.logs.repeated_errors import describe_error
+
+CALLER = "process_manager.subscriptions"
+"""The module that calls the functions of keys."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,8 @@ def assign(saga: Saga[Any], beginning: datetime | None, events: Sequence[Recorde
             try:
                 id_ = subscription.find_instance(event)
             except Exception as error:  # an event or a key's function may be broken
-                failures[stream] = event.version, to_text(describe_error(error))
+                text = append_place(describe_error(error), find_place(error, CALLER))
+                failures[stream] = event.version, to_text(text)
                 break
             if id_:
                 instances.setdefault(id_, {}).setdefault(stream, []).append(event)

@@ -33,6 +33,7 @@ from process_manager.saga import (
     SagaStatus,
     Send,
 )
+from runtime.process.error_place import append_place, find_place
 from runtime.process.logs.repeated_errors import describe_error
 
 MAX_OTHER_STREAMS = 1000
@@ -206,7 +207,8 @@ class Instance:
             message = self.saga.find_subscription(event.stream).events.decode(event)
             self.react_to(EventReceived(message, event.version, event.stream, at), self._find_cause(event))
         except Exception as error:  # an event may contain anything; it blocks this instance alone
-            self._fail(event.stream, event.version, f"failed: {describe_error(error)}")
+            text = append_place(f"failed: {describe_error(error)}", find_place(error, __name__))
+            self._fail(event.stream, event.version, text)
             return False
         if self.began_at is None:
             self.began_at = at

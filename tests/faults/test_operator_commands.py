@@ -148,7 +148,7 @@ async def test_an_operations_server_that_does_not_answer_is_one_line(stack: Stac
 
 async def test_an_operations_server_that_is_not_there_is_one_line(stack: Stack) -> None:
     address = f"127.0.0.1:{free_port()}"
-    for command in ("status", "lag", "parked", "requests", "sagas list"):
+    for command in ("status", "lag", "dead-letters list", "requests", "sagas list"):
         code, out, err = await diptych(stack, *command.split(), DIPTYCH_OPERATIONS_ADDRESS=address)
         assert (code, out, err.count("\n")) == (2, "", 1)
         assert f"{address} (DIPTYCH_OPERATIONS_ADDRESS) cannot be reached" in err

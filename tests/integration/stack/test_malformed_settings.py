@@ -105,6 +105,8 @@ ARGUMENTS = {
     ("projections", "prune"): ("ordering.order", "2.1", "--reason", "none"),
     ("projections", "retry"): ("ordering.order", "--reason", "none"),
     ("sagas", "change-caller"): ("process-manager",),
+    ("dead-letters", "show"): ("o-1",),
+    ("dead-letters", "retry"): ("o-1", "--reason", "none"),
     ("sagas", "show"): ("o-1",),
     ("sagas", "retry"): ("o-1", "--reason", "none"),
     ("sagas", "abort"): ("o-1", "--reason", "none"),
@@ -116,7 +118,7 @@ ARGUMENTS = {
 }
 WITHOUT_SETTINGS = {("new",), ("generate",)}
 CLIENTS = {
-    *(("status",), ("lag",), ("projections",), ("parked",), ("requests",)),
+    *(("status",), ("lag",), ("projections",), ("dead-letters",), ("requests",)),
     *(("refused",), ("events",), ("state",), ("explain",)),
     *(("sagas", name) for name in ("list", "show", "retry", "abort")),
 }

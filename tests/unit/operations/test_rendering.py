@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from diptych.operations.v1 import explanation_pb2, parked_pb2, records_pb2, status_pb2
+from diptych.operations.v1 import dead_letters_pb2, explanation_pb2, records_pb2, status_pb2
 from diptych.operations.v1.operations_service_pb2 import GetStateResponse
 from diptych.sagas.v1 import types_pb2 as sagas_v1
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
-from operations.rendering import projections, records, sagas
+from operations.rendering import dead_letters, projections, records, sagas
 from operations.rendering.layout import Line
 from operations.rendering.status import render_status
 
@@ -203,7 +203,8 @@ PAGES = [
     (status_pb2.Status, lambda message: render_status(message, WIDTH)),
     (status_pb2.Projection, lambda message: projections.render_projections([message], WIDTH)),
     (status_pb2.Projection, lambda message: projections.render_lag([message], 1.0, True, WIDTH)),
-    (parked_pb2.ParkedAggregate, lambda message: projections.render_parked([message], WIDTH)),
+    (dead_letters_pb2.DeadLetterDetails, lambda message: dead_letters.render_letter_details(message, WIDTH)),
+    (dead_letters_pb2.DeadLetter, lambda message: dead_letters.render_letters([message], WIDTH)),
     (records_pb2.Request, lambda message: records.render_requests([message], WIDTH)),
     (records_pb2.RefusedCall, lambda message: records.render_refused_calls([message], WIDTH)),
     (records_pb2.Event, lambda message: records.render_events([message], WIDTH)),

@@ -125,7 +125,7 @@ TARGET = SilentTarget("a.B", NOW - timedelta(minutes=5), "refused", 7)
             with_projection(ready="another"),
             f"{NAME} includes events of another incarnation of the database; a projector rebuilds it",
         ),
-        (with_projection(parked=2), f"{NAME} has 2 parked aggregates"),
+        (with_projection(parked=2), f"{NAME} has 2 parked aggregates: see diptych dead-letters list"),
         (with_unapplied(40, 300.0), f"{NAME} is 40 events behind, the oldest waits for 5 min"),
         (
             replace(HEALTHY, read_model=replace(MODEL, holders={"ledger": dict.fromkeys(range(14), "p")})),
@@ -133,7 +133,7 @@ TARGET = SilentTarget("a.B", NOW - timedelta(minutes=5), "refused", 7)
         ),
         (with_sagas(counts={SAGA: SagaCounts(3, 0, 2, 0)}), f"{SAGA}: 2 sagas are blocked"),
         (with_sagas(counts={SAGA: SagaCounts(3, 1, 0, 0)}), f"{SAGA}: 1 saga is overdue"),
-        (with_sagas(parked_streams=1), "1 stream is parked for sagas"),
+        (with_sagas(parked_streams=1), "1 stream is parked for sagas: see diptych dead-letters list"),
         (with_sagas(silent_targets=[TARGET]), "a.B does not answer steps for 5 min, 7 wait: refused"),
         (with_sagas(holders={}), "no process manager holds any partition of ledger"),
         (
@@ -188,7 +188,7 @@ def test_the_gravest_finding_comes_first() -> None:
     assert list_findings(snapshot) == [
         "command_server at a:1 does not serve",
         "PostgreSQL cannot be read: no answer for 3 s",
-        f"{NAME} has 1 parked aggregate",
+        f"{NAME} has 1 parked aggregate: see diptych dead-letters list",
     ]
 
 

@@ -61,11 +61,13 @@ def test_an_error_without_a_text_blocks_the_saga_at_its_event() -> None:
         "ledger.cheque.c", 1, WRITTEN.DESCRIPTOR.full_name, WRITTEN.SerializeToString(), AT, 1, {}
     )
     assert not instance.receive_event(event, AT)
-    assert instance.failed_input == "version 1 failed: Mute"
+    line = fail.__code__.co_firstlineno + 1
+    place = f"[tests/unit/sagas/test_instance.py:{line} in fail]"
+    assert instance.failed_input == f"version 1 failed: Mute {place}"
     keyed = replace(
         saga, subscribes_to=[Subscription("ledger.cheque", EVENTS, {events_v2.ChequeWritten: fail})]
     )
-    assert assign(keyed, None, [event]).failures == {"ledger.cheque.c": (1, "Mute")}
+    assert assign(keyed, None, [event]).failures == {"ledger.cheque.c": (1, f"Mute {place}")}
 
 
 def test_a_saga_that_cannot_describe_its_initial_state_is_no_saga() -> None:

@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from diptych.privacy.v1 import privacy_pb2 as diptych_dot_privacy_dot_v1_dot_privacy__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x64iptych/banking/v1/events.proto\x12\x12\x64iptych.banking.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"\xae\x02\n\rAccountOpened\x12\x1d\n\naccount_id\x18\x01 \x01(\tR\taccountId\x12\x19\n\x08owner_id\x18\x02 \x01(\tR\x07ownerId\x12#\n\rcurrency_code\x18\x03 \x01(\tR\x0c\x63urrencyCode\x12;\n\x0foverdraft_limit\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x0eoverdraftLimit\x12H\n\x16\x64\x61ily_withdrawal_limit\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyR\x14\x64\x61ilyWithdrawalLimit\x12\x37\n\topened_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08openedAt\"\x8e\x02\n\x0eMoneyDeposited\x12\x1d\n\naccount_id\x18\x01 \x01(\tR\taccountId\x12*\n\x06\x61mount\x18\x02 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12\x1c\n\treference\x18\x03 \x01(\tR\treference\x12,\n\x07\x62\x61lance\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x07\x62\x61lance\x12&\n\x04held\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyR\x04held\x12=\n\x0c\x64\x65posited_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x64\x65positedAt\"\x8e\x02\n\x0eMoneyWithdrawn\x12\x1d\n\naccount_id\x18\x01 \x01(\tR\taccountId\x12*\n\x06\x61mount\x18\x02 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12\x1c\n\treference\x18\x03 \x01(\tR\treference\x12,\n\x07\x62\x61lance\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x07\x62\x61lance\x12&\n\x04held\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyR\x04held\x12=\n\x0cwithdrawn_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0bwithdrawnAt\"\xc7\x02\n\x0cTransferSent\x12\x1d\n\naccount_id\x18\x01 \x01(\tR\taccountId\x12\x1f\n\x0btransfer_id\x18\x02 \x01(\tR\ntransferId\x12\"\n\rto_account_id\x18\x03 \x01(\tR\x0btoAccountId\x12*\n\x06\x61mount\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12\x1c\n\treference\x18\x05 \x01(\tR\treference\x12,\n\x07\x62\x61lance\x18\x06 \x01(\x0b\x32\x12.google.type.MoneyR\x07\x62\x61lance\x12&\n\x04held\x18\x07 \x01(\x0b\x32\x12.google.type.MoneyR\x04held\x12\x33\n\x07sent_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x06sentAt\"\xd7\x02\n\x10TransferReceived\x12\x1d\n\naccount_id\x18\x01 \x01(\tR\taccountId\x12\x1f\n\x0btransfer_id\x18\x02 \x01(\tR\ntransferId\x12&\n\x0f\x66rom_account_id\x18\x03 \x01(\tR\rfromAccountId\x12*\n\x06\x61mount\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12\x1c\n\treference\x18\x05 \x01(\tR\treference\x12,\n\x07\x62\x61lance\x18\x06 \x01(\x0b\x32\x12.google.type.MoneyR\x07\x62\x61lance\x12&\n\x04held\x18\x07 \x01(\x0b\x32\x12.google.type.MoneyR\x04held\x12;\n\x0breceived_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nreceivedAt\"\xfa\x01\n\tMoneyHeld\x12\x1d\n\naccount_id\x18\x01 \x01(\tR\taccountId\x12\x17\n\x07hold_id\x18\x02 \x01(\tR\x06holdId\x12*\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12,\n\x07\x62\x61lance\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x07\x62\x61lance\x12&\n\x04held\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyR\x04held\x12\x33\n\x07held_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x06heldAt\"\x8a\x02\n\x11HeldMoneyReleased\x12\x1d\n\naccount_id\x18\x01 \x01(\tR\taccountId\x12\x17\n\x07hold_id\x18\x02 \x01(\tR\x06holdId\x12*\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12,\n\x07\x62\x61lance\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x07\x62\x61lance\x12&\n\x04held\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyR\x04held\x12;\n\x0breleased_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nreleasedAt\"\xba\x02\n\x11HeldMoneyCaptured\x12\x1d\n\naccount_id\x18\x01 \x01(\tR\taccountId\x12\x17\n\x07hold_id\x18\x02 \x01(\tR\x06holdId\x12*\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12.\n\x08released\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x08released\x12,\n\x07\x62\x61lance\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyR\x07\x62\x61lance\x12&\n\x04held\x18\x06 \x01(\x0b\x32\x12.google.type.MoneyR\x04held\x12;\n\x0b\x63\x61ptured_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncapturedAt\"\xa2\x01\n\rAccountFrozen\x12\x1d\n\naccount_id\x18\x01 \x01(\tR\taccountId\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12!\n\x0cincoming_too\x18\x03 \x01(\x08R\x0bincomingToo\x12\x37\n\tfrozen_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08\x66rozenAt\"m\n\x0f\x41\x63\x63ountUnfrozen\x12\x1d\n\naccount_id\x18\x01 \x01(\tR\taccountId\x12;\n\x0bunfrozen_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nunfrozenAt\"g\n\rAccountClosed\x12\x1d\n\naccount_id\x18\x01 \x01(\tR\taccountId\x12\x37\n\tclosed_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08\x63losedAt\"\xff\x01\n\nHoldPlaced\x12\x17\n\x07hold_id\x18\x01 \x01(\tR\x06holdId\x12\x1d\n\naccount_id\x18\x02 \x01(\tR\taccountId\x12*\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12\x36\n\x08\x64\x65\x61\x64line\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08\x64\x65\x61\x64line\x12\x1c\n\treference\x18\x05 \x01(\tR\treference\x12\x37\n\tplaced_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08placedAt\"^\n\nHoldFirmed\x12\x17\n\x07hold_id\x18\x01 \x01(\tR\x06holdId\x12\x37\n\tfirmed_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08\x66irmedAt\"\xc0\x01\n\x0cHoldCaptured\x12\x17\n\x07hold_id\x18\x01 \x01(\tR\x06holdId\x12*\n\x06\x61mount\x18\x02 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12.\n\x08released\x18\x03 \x01(\x0b\x32\x12.google.type.MoneyR\x08released\x12;\n\x0b\x63\x61ptured_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncapturedAt\"|\n\x0cHoldReleased\x12\x17\n\x07hold_id\x18\x01 \x01(\tR\x06holdId\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12;\n\x0breleased_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nreleasedAt\"a\n\x0bHoldExpired\x12\x17\n\x07hold_id\x18\x01 \x01(\tR\x06holdId\x12\x39\n\nexpired_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\texpiredAt\"\xfa\x01\n\x0cTransferMade\x12\x1f\n\x0btransfer_id\x18\x01 \x01(\tR\ntransferId\x12&\n\x0f\x66rom_account_id\x18\x02 \x01(\tR\rfromAccountId\x12\"\n\rto_account_id\x18\x03 \x01(\tR\x0btoAccountId\x12*\n\x06\x61mount\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12\x1c\n\treference\x18\x05 \x01(\tR\treference\x12\x33\n\x07made_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x06madeAt\"\xac\x02\n\x11TransferRequested\x12\x1f\n\x0btransfer_id\x18\x01 \x01(\tR\ntransferId\x12&\n\x0f\x66rom_account_id\x18\x02 \x01(\tR\rfromAccountId\x12\"\n\rto_account_id\x18\x03 \x01(\tR\x0btoAccountId\x12*\n\x06\x61mount\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12\x1c\n\treference\x18\x05 \x01(\tR\treference\x12!\n\x0crequested_by\x18\x06 \x01(\tR\x0brequestedBy\x12=\n\x0crequested_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0brequestedAt\"\x91\x01\n\x10TransferApproved\x12\x1f\n\x0btransfer_id\x18\x01 \x01(\tR\ntransferId\x12\x1f\n\x0b\x61pproved_by\x18\x02 \x01(\tR\napprovedBy\x12;\n\x0b\x61pproved_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\napprovedAt\"\xa9\x01\n\x10TransferDeclined\x12\x1f\n\x0btransfer_id\x18\x01 \x01(\tR\ntransferId\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1f\n\x0b\x64\x65\x63lined_by\x18\x03 \x01(\tR\ndeclinedBy\x12;\n\x0b\x64\x65\x63lined_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ndeclinedAt\"\xc7\x01\n\nRefundPaid\x12\x1b\n\trefund_id\x18\x01 \x01(\tR\x08refundId\x12\x1d\n\naccount_id\x18\x02 \x01(\tR\taccountId\x12*\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12\x1c\n\treference\x18\x04 \x01(\tR\treference\x12\x33\n\x07paid_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x06paidAtBC\n\x12\x64iptych.banking.v1P\x01Z+diptych.internal/stubs/banking/v1;bankingv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x64iptych/banking/v1/events.proto\x12\x12\x64iptych.banking.v1\x1a diptych/privacy/v1/privacy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"\xae\x02\n\rAccountOpened\x12\x1d\n\naccount_id\x18\x01 \x01(\tR\taccountId\x12\x19\n\x08owner_id\x18\x02 \x01(\tR\x07ownerId\x12#\n\rcurrency_code\x18\x03 \x01(\tR\x0c\x63urrencyCode\x12;\n\x0foverdraft_limit\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x0eoverdraftLimit\x12H\n\x16\x64\x61ily_withdrawal_limit\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyR\x14\x64\x61ilyWithdrawalLimit\x12\x37\n\topened_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08openedAt\"\x94\x02\n\x0eMoneyDeposited\x12\x1d\n\naccount_id\x18\x01 \x01(\tR\taccountId\x12*\n\x06\x61mount\x18\x02 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12\"\n\treference\x18\x03 \x01(\tB\x04\xa8\xe8\x18\x01R\treference\x12,\n\x07\x62\x61lance\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x07\x62\x61lance\x12&\n\x04held\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyR\x04held\x12=\n\x0c\x64\x65posited_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x64\x65positedAt\"\x94\x02\n\x0eMoneyWithdrawn\x12\x1d\n\naccount_id\x18\x01 \x01(\tR\taccountId\x12*\n\x06\x61mount\x18\x02 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12\"\n\treference\x18\x03 \x01(\tB\x04\xa8\xe8\x18\x01R\treference\x12,\n\x07\x62\x61lance\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x07\x62\x61lance\x12&\n\x04held\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyR\x04held\x12=\n\x0cwithdrawn_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0bwithdrawnAt\"\xcd\x02\n\x0cTransferSent\x12\x1d\n\naccount_id\x18\x01 \x01(\tR\taccountId\x12\x1f\n\x0btransfer_id\x18\x02 \x01(\tR\ntransferId\x12\"\n\rto_account_id\x18\x03 \x01(\tR\x0btoAccountId\x12*\n\x06\x61mount\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12\"\n\treference\x18\x05 \x01(\tB\x04\xa8\xe8\x18\x01R\treference\x12,\n\x07\x62\x61lance\x18\x06 \x01(\x0b\x32\x12.google.type.MoneyR\x07\x62\x61lance\x12&\n\x04held\x18\x07 \x01(\x0b\x32\x12.google.type.MoneyR\x04held\x12\x33\n\x07sent_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x06sentAt\"\xdd\x02\n\x10TransferReceived\x12\x1d\n\naccount_id\x18\x01 \x01(\tR\taccountId\x12\x1f\n\x0btransfer_id\x18\x02 \x01(\tR\ntransferId\x12&\n\x0f\x66rom_account_id\x18\x03 \x01(\tR\rfromAccountId\x12*\n\x06\x61mount\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12\"\n\treference\x18\x05 \x01(\tB\x04\xa8\xe8\x18\x01R\treference\x12,\n\x07\x62\x61lance\x18\x06 \x01(\x0b\x32\x12.google.type.MoneyR\x07\x62\x61lance\x12&\n\x04held\x18\x07 \x01(\x0b\x32\x12.google.type.MoneyR\x04held\x12;\n\x0breceived_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nreceivedAt\"\xfa\x01\n\tMoneyHeld\x12\x1d\n\naccount_id\x18\x01 \x01(\tR\taccountId\x12\x17\n\x07hold_id\x18\x02 \x01(\tR\x06holdId\x12*\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12,\n\x07\x62\x61lance\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x07\x62\x61lance\x12&\n\x04held\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyR\x04held\x12\x33\n\x07held_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x06heldAt\"\x8a\x02\n\x11HeldMoneyReleased\x12\x1d\n\naccount_id\x18\x01 \x01(\tR\taccountId\x12\x17\n\x07hold_id\x18\x02 \x01(\tR\x06holdId\x12*\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12,\n\x07\x62\x61lance\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x07\x62\x61lance\x12&\n\x04held\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyR\x04held\x12;\n\x0breleased_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nreleasedAt\"\xba\x02\n\x11HeldMoneyCaptured\x12\x1d\n\naccount_id\x18\x01 \x01(\tR\taccountId\x12\x17\n\x07hold_id\x18\x02 \x01(\tR\x06holdId\x12*\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12.\n\x08released\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x08released\x12,\n\x07\x62\x61lance\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyR\x07\x62\x61lance\x12&\n\x04held\x18\x06 \x01(\x0b\x32\x12.google.type.MoneyR\x04held\x12;\n\x0b\x63\x61ptured_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncapturedAt\"\xa2\x01\n\rAccountFrozen\x12\x1d\n\naccount_id\x18\x01 \x01(\tR\taccountId\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12!\n\x0cincoming_too\x18\x03 \x01(\x08R\x0bincomingToo\x12\x37\n\tfrozen_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08\x66rozenAt\"m\n\x0f\x41\x63\x63ountUnfrozen\x12\x1d\n\naccount_id\x18\x01 \x01(\tR\taccountId\x12;\n\x0bunfrozen_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nunfrozenAt\"g\n\rAccountClosed\x12\x1d\n\naccount_id\x18\x01 \x01(\tR\taccountId\x12\x37\n\tclosed_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08\x63losedAt\"\x85\x02\n\nHoldPlaced\x12\x17\n\x07hold_id\x18\x01 \x01(\tR\x06holdId\x12\x1d\n\naccount_id\x18\x02 \x01(\tR\taccountId\x12*\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12\x36\n\x08\x64\x65\x61\x64line\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08\x64\x65\x61\x64line\x12\"\n\treference\x18\x05 \x01(\tB\x04\xa8\xe8\x18\x01R\treference\x12\x37\n\tplaced_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08placedAt\"^\n\nHoldFirmed\x12\x17\n\x07hold_id\x18\x01 \x01(\tR\x06holdId\x12\x37\n\tfirmed_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08\x66irmedAt\"\xc0\x01\n\x0cHoldCaptured\x12\x17\n\x07hold_id\x18\x01 \x01(\tR\x06holdId\x12*\n\x06\x61mount\x18\x02 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12.\n\x08released\x18\x03 \x01(\x0b\x32\x12.google.type.MoneyR\x08released\x12;\n\x0b\x63\x61ptured_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncapturedAt\"|\n\x0cHoldReleased\x12\x17\n\x07hold_id\x18\x01 \x01(\tR\x06holdId\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12;\n\x0breleased_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nreleasedAt\"a\n\x0bHoldExpired\x12\x17\n\x07hold_id\x18\x01 \x01(\tR\x06holdId\x12\x39\n\nexpired_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\texpiredAt\"\x80\x02\n\x0cTransferMade\x12\x1f\n\x0btransfer_id\x18\x01 \x01(\tR\ntransferId\x12&\n\x0f\x66rom_account_id\x18\x02 \x01(\tR\rfromAccountId\x12\"\n\rto_account_id\x18\x03 \x01(\tR\x0btoAccountId\x12*\n\x06\x61mount\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12\"\n\treference\x18\x05 \x01(\tB\x04\xa8\xe8\x18\x01R\treference\x12\x33\n\x07made_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x06madeAt\"\xb2\x02\n\x11TransferRequested\x12\x1f\n\x0btransfer_id\x18\x01 \x01(\tR\ntransferId\x12&\n\x0f\x66rom_account_id\x18\x02 \x01(\tR\rfromAccountId\x12\"\n\rto_account_id\x18\x03 \x01(\tR\x0btoAccountId\x12*\n\x06\x61mount\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12\"\n\treference\x18\x05 \x01(\tB\x04\xa8\xe8\x18\x01R\treference\x12!\n\x0crequested_by\x18\x06 \x01(\tR\x0brequestedBy\x12=\n\x0crequested_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0brequestedAt\"\x91\x01\n\x10TransferApproved\x12\x1f\n\x0btransfer_id\x18\x01 \x01(\tR\ntransferId\x12\x1f\n\x0b\x61pproved_by\x18\x02 \x01(\tR\napprovedBy\x12;\n\x0b\x61pproved_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\napprovedAt\"\xa9\x01\n\x10TransferDeclined\x12\x1f\n\x0btransfer_id\x18\x01 \x01(\tR\ntransferId\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1f\n\x0b\x64\x65\x63lined_by\x18\x03 \x01(\tR\ndeclinedBy\x12;\n\x0b\x64\x65\x63lined_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ndeclinedAt\"\xcd\x01\n\nRefundPaid\x12\x1b\n\trefund_id\x18\x01 \x01(\tR\x08refundId\x12\x1d\n\naccount_id\x18\x02 \x01(\tR\taccountId\x12*\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12\"\n\treference\x18\x04 \x01(\tB\x04\xa8\xe8\x18\x01R\treference\x12\x33\n\x07paid_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x06paidAtBC\n\x12\x64iptych.banking.v1P\x01Z+diptych.internal/stubs/banking/v1;bankingv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,46 +35,62 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'diptych.banking.v1.events_p
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\022diptych.banking.v1P\001Z+diptych.internal/stubs/banking/v1;bankingv1'
-  _globals['_ACCOUNTOPENED']._serialized_start=114
-  _globals['_ACCOUNTOPENED']._serialized_end=416
-  _globals['_MONEYDEPOSITED']._serialized_start=419
-  _globals['_MONEYDEPOSITED']._serialized_end=689
-  _globals['_MONEYWITHDRAWN']._serialized_start=692
-  _globals['_MONEYWITHDRAWN']._serialized_end=962
-  _globals['_TRANSFERSENT']._serialized_start=965
-  _globals['_TRANSFERSENT']._serialized_end=1292
-  _globals['_TRANSFERRECEIVED']._serialized_start=1295
-  _globals['_TRANSFERRECEIVED']._serialized_end=1638
-  _globals['_MONEYHELD']._serialized_start=1641
-  _globals['_MONEYHELD']._serialized_end=1891
-  _globals['_HELDMONEYRELEASED']._serialized_start=1894
-  _globals['_HELDMONEYRELEASED']._serialized_end=2160
-  _globals['_HELDMONEYCAPTURED']._serialized_start=2163
-  _globals['_HELDMONEYCAPTURED']._serialized_end=2477
-  _globals['_ACCOUNTFROZEN']._serialized_start=2480
-  _globals['_ACCOUNTFROZEN']._serialized_end=2642
-  _globals['_ACCOUNTUNFROZEN']._serialized_start=2644
-  _globals['_ACCOUNTUNFROZEN']._serialized_end=2753
-  _globals['_ACCOUNTCLOSED']._serialized_start=2755
-  _globals['_ACCOUNTCLOSED']._serialized_end=2858
-  _globals['_HOLDPLACED']._serialized_start=2861
-  _globals['_HOLDPLACED']._serialized_end=3116
-  _globals['_HOLDFIRMED']._serialized_start=3118
-  _globals['_HOLDFIRMED']._serialized_end=3212
-  _globals['_HOLDCAPTURED']._serialized_start=3215
-  _globals['_HOLDCAPTURED']._serialized_end=3407
-  _globals['_HOLDRELEASED']._serialized_start=3409
-  _globals['_HOLDRELEASED']._serialized_end=3533
-  _globals['_HOLDEXPIRED']._serialized_start=3535
-  _globals['_HOLDEXPIRED']._serialized_end=3632
-  _globals['_TRANSFERMADE']._serialized_start=3635
-  _globals['_TRANSFERMADE']._serialized_end=3885
-  _globals['_TRANSFERREQUESTED']._serialized_start=3888
-  _globals['_TRANSFERREQUESTED']._serialized_end=4188
-  _globals['_TRANSFERAPPROVED']._serialized_start=4191
-  _globals['_TRANSFERAPPROVED']._serialized_end=4336
-  _globals['_TRANSFERDECLINED']._serialized_start=4339
-  _globals['_TRANSFERDECLINED']._serialized_end=4508
-  _globals['_REFUNDPAID']._serialized_start=4511
-  _globals['_REFUNDPAID']._serialized_end=4710
+  _globals['_MONEYDEPOSITED'].fields_by_name['reference']._loaded_options = None
+  _globals['_MONEYDEPOSITED'].fields_by_name['reference']._serialized_options = b'\250\350\030\001'
+  _globals['_MONEYWITHDRAWN'].fields_by_name['reference']._loaded_options = None
+  _globals['_MONEYWITHDRAWN'].fields_by_name['reference']._serialized_options = b'\250\350\030\001'
+  _globals['_TRANSFERSENT'].fields_by_name['reference']._loaded_options = None
+  _globals['_TRANSFERSENT'].fields_by_name['reference']._serialized_options = b'\250\350\030\001'
+  _globals['_TRANSFERRECEIVED'].fields_by_name['reference']._loaded_options = None
+  _globals['_TRANSFERRECEIVED'].fields_by_name['reference']._serialized_options = b'\250\350\030\001'
+  _globals['_HOLDPLACED'].fields_by_name['reference']._loaded_options = None
+  _globals['_HOLDPLACED'].fields_by_name['reference']._serialized_options = b'\250\350\030\001'
+  _globals['_TRANSFERMADE'].fields_by_name['reference']._loaded_options = None
+  _globals['_TRANSFERMADE'].fields_by_name['reference']._serialized_options = b'\250\350\030\001'
+  _globals['_TRANSFERREQUESTED'].fields_by_name['reference']._loaded_options = None
+  _globals['_TRANSFERREQUESTED'].fields_by_name['reference']._serialized_options = b'\250\350\030\001'
+  _globals['_REFUNDPAID'].fields_by_name['reference']._loaded_options = None
+  _globals['_REFUNDPAID'].fields_by_name['reference']._serialized_options = b'\250\350\030\001'
+  _globals['_ACCOUNTOPENED']._serialized_start=148
+  _globals['_ACCOUNTOPENED']._serialized_end=450
+  _globals['_MONEYDEPOSITED']._serialized_start=453
+  _globals['_MONEYDEPOSITED']._serialized_end=729
+  _globals['_MONEYWITHDRAWN']._serialized_start=732
+  _globals['_MONEYWITHDRAWN']._serialized_end=1008
+  _globals['_TRANSFERSENT']._serialized_start=1011
+  _globals['_TRANSFERSENT']._serialized_end=1344
+  _globals['_TRANSFERRECEIVED']._serialized_start=1347
+  _globals['_TRANSFERRECEIVED']._serialized_end=1696
+  _globals['_MONEYHELD']._serialized_start=1699
+  _globals['_MONEYHELD']._serialized_end=1949
+  _globals['_HELDMONEYRELEASED']._serialized_start=1952
+  _globals['_HELDMONEYRELEASED']._serialized_end=2218
+  _globals['_HELDMONEYCAPTURED']._serialized_start=2221
+  _globals['_HELDMONEYCAPTURED']._serialized_end=2535
+  _globals['_ACCOUNTFROZEN']._serialized_start=2538
+  _globals['_ACCOUNTFROZEN']._serialized_end=2700
+  _globals['_ACCOUNTUNFROZEN']._serialized_start=2702
+  _globals['_ACCOUNTUNFROZEN']._serialized_end=2811
+  _globals['_ACCOUNTCLOSED']._serialized_start=2813
+  _globals['_ACCOUNTCLOSED']._serialized_end=2916
+  _globals['_HOLDPLACED']._serialized_start=2919
+  _globals['_HOLDPLACED']._serialized_end=3180
+  _globals['_HOLDFIRMED']._serialized_start=3182
+  _globals['_HOLDFIRMED']._serialized_end=3276
+  _globals['_HOLDCAPTURED']._serialized_start=3279
+  _globals['_HOLDCAPTURED']._serialized_end=3471
+  _globals['_HOLDRELEASED']._serialized_start=3473
+  _globals['_HOLDRELEASED']._serialized_end=3597
+  _globals['_HOLDEXPIRED']._serialized_start=3599
+  _globals['_HOLDEXPIRED']._serialized_end=3696
+  _globals['_TRANSFERMADE']._serialized_start=3699
+  _globals['_TRANSFERMADE']._serialized_end=3955
+  _globals['_TRANSFERREQUESTED']._serialized_start=3958
+  _globals['_TRANSFERREQUESTED']._serialized_end=4264
+  _globals['_TRANSFERAPPROVED']._serialized_start=4267
+  _globals['_TRANSFERAPPROVED']._serialized_end=4412
+  _globals['_TRANSFERDECLINED']._serialized_start=4415
+  _globals['_TRANSFERDECLINED']._serialized_end=4584
+  _globals['_REFUNDPAID']._serialized_start=4587
+  _globals['_REFUNDPAID']._serialized_end=4792
 # @@protoc_insertion_point(module_scope)

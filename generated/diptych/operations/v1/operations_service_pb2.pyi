@@ -4,6 +4,7 @@ isort:skip_file
 Questions and acts of operators."""
 
 from collections import abc as _abc
+from diptych.operations.v1 import dead_letters_pb2 as _dead_letters_pb2
 from diptych.operations.v1 import explanation_pb2 as _explanation_pb2
 from diptych.operations.v1 import generations_pb2 as _generations_pb2
 from diptych.operations.v1 import parked_pb2 as _parked_pb2
@@ -512,6 +513,228 @@ class PruneGenerationResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PruneGenerationResponse: _TypeAlias = PruneGenerationResponse  # noqa: Y015
+
+@_typing.final
+class ListDeadLettersRequest(_message.Message):
+    """Request message for `ListDeadLetters`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECTION_FIELD_NUMBER: _builtins.int
+    SAGA_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    SINCE_BEFORE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    projection: _builtins.str
+    """Only those of this projection; empty for all projections."""
+    saga: _builtins.str
+    """Only those of this saga; empty for all sagas. With a projection, too, there is none."""
+    id: _builtins.str
+    """Only those of this aggregate or instance; empty for all."""
+    error: _builtins.str
+    """Only those whose error contains this text; empty for all."""
+    page_size: _builtins.int
+    """The maximum number of entries in a page, up to 200; 50 if it is 0. A page may hold fewer and still have a
+    next page.
+    """
+    page_token: _builtins.str
+    """The `next_page_token` of the previous page, for the same request; empty for the first page."""
+    @_builtins.property
+    def since_before(self) -> _timestamp_pb2.Timestamp:
+        """Only those that have waited since before this time; unset for all."""
+
+    def __init__(
+        self,
+        *,
+        projection: _builtins.str = ...,
+        saga: _builtins.str = ...,
+        id: _builtins.str = ...,
+        error: _builtins.str = ...,
+        since_before: _timestamp_pb2.Timestamp | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since_before", b"since_before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "id", b"id", "page_size", b"page_size", "page_token", b"page_token", "projection", b"projection", "saga", b"saga", "since_before", b"since_before"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDeadLettersRequest: _TypeAlias = ListDeadLettersRequest  # noqa: Y015
+
+@_typing.final
+class ListDeadLettersResponse(_message.Message):
+    """Response message for `ListDeadLetters`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEAD_LETTERS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """The token of the next page; empty on the last page."""
+    @_builtins.property
+    def dead_letters(self) -> _containers.RepeatedCompositeFieldContainer[_dead_letters_pb2.DeadLetter]:
+        """The dead letters."""
+
+    def __init__(
+        self,
+        *,
+        dead_letters: _abc.Iterable[_dead_letters_pb2.DeadLetter] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letters", b"dead_letters", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDeadLettersResponse: _TypeAlias = ListDeadLettersResponse  # noqa: Y015
+
+@_typing.final
+class GetDeadLetterRequest(_message.Message):
+    """Request message for `GetDeadLetter`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECTION_FIELD_NUMBER: _builtins.int
+    SAGA_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    projection: _builtins.str
+    """The projection; empty for all projections."""
+    saga: _builtins.str
+    """The saga; empty for all sagas."""
+    id: _builtins.str
+    """The id of the aggregate or instance."""
+    content: _dead_letters_pb2.EventContent.ValueType
+    """How much of the event is returned. Without the scope `operations.personal`, `EVENT_CONTENT_FULL` is refused
+    (`SCOPE_MISSING`).
+    """
+    def __init__(
+        self,
+        *,
+        projection: _builtins.str = ...,
+        saga: _builtins.str = ...,
+        id: _builtins.str = ...,
+        content: _dead_letters_pb2.EventContent.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "id", b"id", "projection", b"projection", "saga", b"saga"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDeadLetterRequest: _TypeAlias = GetDeadLetterRequest  # noqa: Y015
+
+@_typing.final
+class GetDeadLetterResponse(_message.Message):
+    """Response message for `GetDeadLetter`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEAD_LETTERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def dead_letters(self) -> _containers.RepeatedCompositeFieldContainer[_dead_letters_pb2.DeadLetterDetails]:
+        """The dead letters of this id: one for each projection and saga in which an event waits."""
+
+    def __init__(
+        self,
+        *,
+        dead_letters: _abc.Iterable[_dead_letters_pb2.DeadLetterDetails] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letters", b"dead_letters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDeadLetterResponse: _TypeAlias = GetDeadLetterResponse  # noqa: Y015
+
+@_typing.final
+class RetryDeadLettersRequest(_message.Message):
+    """Request message for `RetryDeadLetters`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECTION_FIELD_NUMBER: _builtins.int
+    SAGA_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    SINCE_BEFORE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    projection: _builtins.str
+    """Only those of this projection; empty for all projections."""
+    saga: _builtins.str
+    """Only those of this saga; empty for all sagas. With a projection, too, there is none."""
+    id: _builtins.str
+    """Only those of this aggregate or instance; empty for all."""
+    error: _builtins.str
+    """Only those whose error contains this text; empty for all."""
+    page_size: _builtins.int
+    """The maximum number of dead letters of this slice, up to 100; 100 if it is 0."""
+    page_token: _builtins.str
+    """The `next_page_token` of the previous slice, for the same request; empty for the first one."""
+    reason: _builtins.str
+    """Why, as one printable line that is not blank; it is recorded."""
+    @_builtins.property
+    def since_before(self) -> _timestamp_pb2.Timestamp:
+        """Only those that have waited since before this time; unset for all."""
+
+    def __init__(
+        self,
+        *,
+        projection: _builtins.str = ...,
+        saga: _builtins.str = ...,
+        id: _builtins.str = ...,
+        error: _builtins.str = ...,
+        since_before: _timestamp_pb2.Timestamp | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since_before", b"since_before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "id", b"id", "page_size", b"page_size", "page_token", b"page_token", "projection", b"projection", "reason", b"reason", "saga", b"saga", "since_before", b"since_before"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryDeadLettersRequest: _TypeAlias = RetryDeadLettersRequest  # noqa: Y015
+
+@_typing.final
+class RetryDeadLettersResponse(_message.Message):
+    """Response message for `RetryDeadLetters`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RETRIED_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    retried: _builtins.int
+    """The number of dead letters that are tried again."""
+    next_page_token: _builtins.str
+    """The token of the next slice; empty after the last one."""
+    @_builtins.property
+    def refused(self) -> _containers.RepeatedCompositeFieldContainer[_dead_letters_pb2.DeadLetter]:
+        """Those that cannot be tried again now, with the error in `error`."""
+
+    def __init__(
+        self,
+        *,
+        retried: _builtins.int = ...,
+        refused: _abc.Iterable[_dead_letters_pb2.DeadLetter] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "refused", b"refused", "retried", b"retried"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryDeadLettersResponse: _TypeAlias = RetryDeadLettersResponse  # noqa: Y015
 
 @_typing.final
 class ListParkedAggregatesRequest(_message.Message):

@@ -82,6 +82,21 @@ class OperationsServiceStub:
                 request_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.PruneGenerationRequest.SerializeToString,
                 response_deserializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.PruneGenerationResponse.FromString,
                 _registered_method=True)
+        self.ListDeadLetters = channel.unary_unary(
+                '/diptych.operations.v1.OperationsService/ListDeadLetters',
+                request_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.ListDeadLettersRequest.SerializeToString,
+                response_deserializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.ListDeadLettersResponse.FromString,
+                _registered_method=True)
+        self.GetDeadLetter = channel.unary_unary(
+                '/diptych.operations.v1.OperationsService/GetDeadLetter',
+                request_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.GetDeadLetterRequest.SerializeToString,
+                response_deserializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.GetDeadLetterResponse.FromString,
+                _registered_method=True)
+        self.RetryDeadLetters = channel.unary_unary(
+                '/diptych.operations.v1.OperationsService/RetryDeadLetters',
+                request_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.RetryDeadLettersRequest.SerializeToString,
+                response_deserializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.RetryDeadLettersResponse.FromString,
+                _registered_method=True)
         self.ListParkedAggregates = channel.unary_unary(
                 '/diptych.operations.v1.OperationsService/ListParkedAggregates',
                 request_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.ListParkedAggregatesRequest.SerializeToString,
@@ -221,6 +236,30 @@ class OperationsServiceServicer:
     def PruneGeneration(self, request, context):
         """Deletes a generation that does not serve. Fails with `NOT_FOUND` (`PROJECTION_UNKNOWN`, `GENERATION_NOT_FOUND`),
         and with `FAILED_PRECONDITION` (`GENERATION_SERVES`).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDeadLetters(self, request, context):
+        """Lists the events that projections and sagas cannot apply, the longest waiting first. Fails with `NOT_FOUND` if
+        there is no such projection (`PROJECTION_UNKNOWN`) or saga (`SAGA_UNKNOWN`).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDeadLetter(self, request, context):
+        """Returns dead letters with their events. Fails as `ListDeadLetters`, and with `NOT_FOUND`
+        (`DEAD_LETTER_NOT_FOUND`) if there is none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryDeadLetters(self, request, context):
+        """Has a slice of the dead letters of a filter tried again, with all of their attempts. Repeat the call with the
+        `next_page_token` for the next slice. Fails as `ListDeadLetters`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -380,6 +419,21 @@ def add_OperationsServiceServicer_to_server(servicer, server):
                     servicer.PruneGeneration,
                     request_deserializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.PruneGenerationRequest.FromString,
                     response_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.PruneGenerationResponse.SerializeToString,
+            ),
+            'ListDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDeadLetters,
+                    request_deserializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.ListDeadLettersRequest.FromString,
+                    response_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.ListDeadLettersResponse.SerializeToString,
+            ),
+            'GetDeadLetter': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDeadLetter,
+                    request_deserializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.GetDeadLetterRequest.FromString,
+                    response_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.GetDeadLetterResponse.SerializeToString,
+            ),
+            'RetryDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryDeadLetters,
+                    request_deserializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.RetryDeadLettersRequest.FromString,
+                    response_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.RetryDeadLettersResponse.SerializeToString,
             ),
             'ListParkedAggregates': grpc.unary_unary_rpc_method_handler(
                     servicer.ListParkedAggregates,
@@ -693,6 +747,87 @@ class OperationsService:
             '/diptych.operations.v1.OperationsService/PruneGeneration',
             diptych_dot_operations_dot_v1_dot_operations__service__pb2.PruneGenerationRequest.SerializeToString,
             diptych_dot_operations_dot_v1_dot_operations__service__pb2.PruneGenerationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDeadLetters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.operations.v1.OperationsService/ListDeadLetters',
+            diptych_dot_operations_dot_v1_dot_operations__service__pb2.ListDeadLettersRequest.SerializeToString,
+            diptych_dot_operations_dot_v1_dot_operations__service__pb2.ListDeadLettersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDeadLetter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.operations.v1.OperationsService/GetDeadLetter',
+            diptych_dot_operations_dot_v1_dot_operations__service__pb2.GetDeadLetterRequest.SerializeToString,
+            diptych_dot_operations_dot_v1_dot_operations__service__pb2.GetDeadLetterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryDeadLetters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.operations.v1.OperationsService/RetryDeadLetters',
+            diptych_dot_operations_dot_v1_dot_operations__service__pb2.RetryDeadLettersRequest.SerializeToString,
+            diptych_dot_operations_dot_v1_dot_operations__service__pb2.RetryDeadLettersResponse.FromString,
             options,
             channel_credentials,
             insecure,

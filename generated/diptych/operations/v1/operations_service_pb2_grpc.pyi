@@ -7,6 +7,7 @@ from collections import abc as _abc
 from diptych.operations.v1 import operations_service_pb2 as _operations_service_pb2
 from grpc import aio as _aio
 import abc as _abc_1
+import builtins as _builtins
 import grpc as _grpc
 import sys
 import typing as _typing
@@ -15,6 +16,11 @@ if sys.version_info >= (3, 11):
     from typing import Self as _Self
 else:
     from typing_extensions import Self as _Self
+
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
 
 _T = _typing.TypeVar("_T")
 
@@ -68,8 +74,22 @@ class OperationsServiceStub:
     """Deletes a generation that does not serve. Fails with `NOT_FOUND` (`PROJECTION_UNKNOWN`, `GENERATION_NOT_FOUND`),
     and with `FAILED_PRECONDITION` (`GENERATION_SERVES`).
     """
-    ListParkedAggregates: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.ListParkedAggregatesRequest, _operations_service_pb2.ListParkedAggregatesResponse]
-    """Lists the aggregates that wait in projections, the longest waiting first."""
+    ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.ListDeadLettersRequest, _operations_service_pb2.ListDeadLettersResponse]
+    """Lists the events that projections and sagas cannot apply, the longest waiting first. Fails with `NOT_FOUND` if
+    there is no such projection (`PROJECTION_UNKNOWN`) or saga (`SAGA_UNKNOWN`).
+    """
+    GetDeadLetter: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.GetDeadLetterRequest, _operations_service_pb2.GetDeadLetterResponse]
+    """Returns dead letters with their events. Fails as `ListDeadLetters`, and with `NOT_FOUND`
+    (`DEAD_LETTER_NOT_FOUND`) if there is none.
+    """
+    RetryDeadLetters: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.RetryDeadLettersRequest, _operations_service_pb2.RetryDeadLettersResponse]
+    """Has a slice of the dead letters of a filter tried again, with all of their attempts. Repeat the call with the
+    `next_page_token` for the next slice. Fails as `ListDeadLetters`.
+    """
+    @_builtins.property
+    @_deprecated("""by ListDeadLetters""")
+    def ListParkedAggregates(self) -> _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.ListParkedAggregatesRequest, _operations_service_pb2.ListParkedAggregatesResponse]:
+        """Lists the aggregates that wait in projections, the longest waiting first."""
     RetryParkedAggregates: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.RetryParkedAggregatesRequest, _operations_service_pb2.RetryParkedAggregatesResponse]
     """Makes parked aggregates due now, with all of their attempts. Aggregates that are not parked are folded again
     from their first events. Fails with `NOT_FOUND` if there is no such projection (`PROJECTION_UNKNOWN`) or no view
@@ -160,8 +180,22 @@ class OperationsServiceAsyncStub(OperationsServiceStub):
     """Deletes a generation that does not serve. Fails with `NOT_FOUND` (`PROJECTION_UNKNOWN`, `GENERATION_NOT_FOUND`),
     and with `FAILED_PRECONDITION` (`GENERATION_SERVES`).
     """
-    ListParkedAggregates: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ListParkedAggregatesRequest, _operations_service_pb2.ListParkedAggregatesResponse]  # type: ignore[assignment]
-    """Lists the aggregates that wait in projections, the longest waiting first."""
+    ListDeadLetters: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ListDeadLettersRequest, _operations_service_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
+    """Lists the events that projections and sagas cannot apply, the longest waiting first. Fails with `NOT_FOUND` if
+    there is no such projection (`PROJECTION_UNKNOWN`) or saga (`SAGA_UNKNOWN`).
+    """
+    GetDeadLetter: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.GetDeadLetterRequest, _operations_service_pb2.GetDeadLetterResponse]  # type: ignore[assignment]
+    """Returns dead letters with their events. Fails as `ListDeadLetters`, and with `NOT_FOUND`
+    (`DEAD_LETTER_NOT_FOUND`) if there is none.
+    """
+    RetryDeadLetters: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.RetryDeadLettersRequest, _operations_service_pb2.RetryDeadLettersResponse]  # type: ignore[assignment]
+    """Has a slice of the dead letters of a filter tried again, with all of their attempts. Repeat the call with the
+    `next_page_token` for the next slice. Fails as `ListDeadLetters`.
+    """
+    @_builtins.property
+    @_deprecated("""by ListDeadLetters""")
+    def ListParkedAggregates(self) -> _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ListParkedAggregatesRequest, _operations_service_pb2.ListParkedAggregatesResponse]:  # type: ignore[override]
+        """Lists the aggregates that wait in projections, the longest waiting first."""
     RetryParkedAggregates: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.RetryParkedAggregatesRequest, _operations_service_pb2.RetryParkedAggregatesResponse]  # type: ignore[assignment]
     """Makes parked aggregates due now, with all of their attempts. Aggregates that are not parked are folded again
     from their first events. Fails with `NOT_FOUND` if there is no such projection (`PROJECTION_UNKNOWN`) or no view
@@ -304,6 +338,37 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         and with `FAILED_PRECONDITION` (`GENERATION_SERVES`).
         """
 
+    @_abc_1.abstractmethod
+    def ListDeadLetters(
+        self,
+        request: _operations_service_pb2.ListDeadLettersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_service_pb2.ListDeadLettersResponse, _abc.Awaitable[_operations_service_pb2.ListDeadLettersResponse]]:
+        """Lists the events that projections and sagas cannot apply, the longest waiting first. Fails with `NOT_FOUND` if
+        there is no such projection (`PROJECTION_UNKNOWN`) or saga (`SAGA_UNKNOWN`).
+        """
+
+    @_abc_1.abstractmethod
+    def GetDeadLetter(
+        self,
+        request: _operations_service_pb2.GetDeadLetterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_service_pb2.GetDeadLetterResponse, _abc.Awaitable[_operations_service_pb2.GetDeadLetterResponse]]:
+        """Returns dead letters with their events. Fails as `ListDeadLetters`, and with `NOT_FOUND`
+        (`DEAD_LETTER_NOT_FOUND`) if there is none.
+        """
+
+    @_abc_1.abstractmethod
+    def RetryDeadLetters(
+        self,
+        request: _operations_service_pb2.RetryDeadLettersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_service_pb2.RetryDeadLettersResponse, _abc.Awaitable[_operations_service_pb2.RetryDeadLettersResponse]]:
+        """Has a slice of the dead letters of a filter tried again, with all of their attempts. Repeat the call with the
+        `next_page_token` for the next slice. Fails as `ListDeadLetters`.
+        """
+
+    @_deprecated("""Lists the aggregates that wait in projections, the longest waiting first.""")
     @_abc_1.abstractmethod
     def ListParkedAggregates(
         self,

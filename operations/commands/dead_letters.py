@@ -1,0 +1,173 @@
+"""Dead letters: the events that projections and sagas cannot apply."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+from diptych.operations.v1.dead_letters_pb2 import EventContent
+from diptych.operations.v1.operations_service_pb2 import (
+    GetDeadLetterRequest,
+    ListDeadLettersRequest,
+    RetryDeadLettersRequest,
+)
+
+from operations.cli_output import echo, echo_json, echo_lines, get_width
+from operations.cli_types import Duration, Reason, to_timestamp
+from operations.client.api import open_api
+from operations.commands import options
+from operations.commands.listing import show_list
+from operations.rendering.dead_letters import render_letter_details, render_letters, render_refused
+from operations.rendering.json_lines import format_message, format_object, to_object
+from operations.rendering.layout import Line
+from operations.rendering.values import format_count
+
+DRY_RUN_SHOWN = 10
+"""Dead letters that a dry run shows."""
+CONTENTS = {
+    "none": EventContent.EVENT_CONTENT_NONE,
+    "masked": EventContent.EVENT_CONTENT_MASKED,
+    "full": EventContent.EVENT_CONTENT_FULL,
+}
+
+
+@click.group("dead-letters")
+def dead_letters() -> None:
+    """List, show and retry the events that projections and sagas cannot apply."""
+
+
+_projection = click.option("--projection", default="", metavar="NAME", help="Only those of this projection.")
+_saga = click.option("--saga", default="", metavar="NAME", help="Only those of this saga.")
+_error = click.option(
+    "--error", default="", metavar="TEXT", help="Only those whose error contains this text."
+)
+_older_than = click.option(
+    "--older-than",
+    type=Duration(),
+    metavar="AGE",
+    help="Only those that have waited longer, for instance 1h.",
+)
+
+
+@dead_letters.command("list")
+@_projection
+@_saga
+@click.option("--id", "id_", default="", help="Only those of this aggregate or instance.")
+@_error
+@_older_than
+@options.limit
+@options.as_json
+def list_(
+    projection: str,
+    saga: str,
+    id_: str,
+    error: str,
+    older_than: timedelta | None,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """List the dead letters of projections and sagas, the longest waiting first."""
+    request = ListDeadLettersRequest(
+        projection=projection, saga=saga, id=id_, error=error, since_before=_find_moment(older_than)
+    )
+    show_list("ListDeadLetters", request, limit, as_json, render_letters, "no dead letters")
+
+
+@dead_letters.command()
+@click.argument("id_", metavar="ID")
+@_projection
+@_saga
+@click.option(
+    "--content",
+    type=click.Choice(list(CONTENTS)),
+    default="masked",
+    show_default=True,
+    help="The event's fields: none, personal ones masked, or all, which needs the scope operations.personal.",
+)
+@options.as_json
+def show(id_: str, projection: str, saga: str, content: str, as_json: bool) -> None:
+    """Show the dead letters of an aggregate or instance of this ID, with their events."""
+    request = GetDeadLetterRequest(projection=projection, saga=saga, id=id_, content=CONTENTS[content])
+    with open_api() as api:
+        found = api.call(api.stub.GetDeadLetter, request).dead_letters
+    for number, details in enumerate(found):
+        if as_json:
+            echo_json(format_message(details))
+        else:
+            echo_lines([*([Line("")] if number else []), *render_letter_details(details, get_width())])
+
+
+@dead_letters.command()
+@click.argument("id_", metavar="[ID]", default="")
+@_projection
+@_saga
+@_error
+@_older_than
+@click.option("--all", "is_all", is_flag=True, help="All dead letters.")
+@click.option("--dry-run", is_flag=True, help="Show how many would be tried again, and the first ten.")
+@click.option("--reason", default="", help="Why; it is recorded. Needed unless it is a dry run.")
+@options.as_json
+def retry(
+    id_: str,
+    projection: str,
+    saga: str,
+    error: str,
+    older_than: timedelta | None,
+    is_all: bool,
+    dry_run: bool,
+    reason: str,
+    as_json: bool,
+) -> None:
+    """Try dead letters again: those of ID, or those that options select, in slices of 100.
+
+    The events of an aggregate are applied in their order, from the one that failed on. An event that fails
+    again stays a dead letter.
+    """
+    if is_all == bool(id_ or projection or saga or error or older_than):
+        raise click.UsageError("name what to retry: an ID, options that select dead letters, or --all")
+    values: dict[str, Any] = {"projection": projection, "saga": saga, "id": id_, "error": error}
+    values["since_before"] = _find_moment(older_than)
+    if dry_run:
+        _show_dry_run(ListDeadLettersRequest(**values), as_json)
+        return
+    reason = Reason().convert(reason, None, None) if reason else ""
+    if not reason:
+        raise click.UsageError("--reason is missing: it is recorded with the act")
+    retried, refused = 0, list[Any]()
+    for response in _retry_slices(RetryDeadLettersRequest(**values, reason=reason)):
+        retried += response.retried
+        refused += response.refused
+    if as_json:
+        echo_json(format_object({"retried": retried, "refused": list(map(to_object, refused))}))
+        return
+    is_one = "is" if retried == 1 else "are"
+    echo(f"{format_count(retried, 'dead letter')} {is_one} tried again within seconds")
+    if refused:
+        echo_lines(render_refused(refused, get_width()))
+
+
+def _retry_slices(request: Any) -> Iterator[Any]:
+    with open_api() as api:
+        while True:
+            response = api.call(api.stub.RetryDeadLetters, request, is_act=True)
+            yield response
+            request.page_token = response.next_page_token
+            if not request.page_token:
+                return
+
+
+def _show_dry_run(request: Any, as_json: bool) -> None:
+    count, first = 0, list[Any]()
+    with open_api() as api:
+        for page in api.list_pages(api.stub.ListDeadLetters, request, 0):
+            count += len(page.dead_letters)
+            first += page.dead_letters[: DRY_RUN_SHOWN - len(first)]
+    if as_json:
+        echo_json(format_object({"count": count, "first": list(map(to_object, first))}))
+        return
+    echo(f"{format_count(count, 'dead letter')} would be tried again" + (", the first:" if first else ""))
+    echo_lines(render_letters(first, get_width()))
+
+
+def _find_moment(age: timedelta | None) -> Any:
+    return None if age is None else to_timestamp(datetime.now(UTC) - age)

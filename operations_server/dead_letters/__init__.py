@@ -1,0 +1,1 @@
+"""Events that projections and sagas cannot apply: listing, showing and retrying them."""
