@@ -107,6 +107,11 @@ class View:
         """The key of the hash generation -> its record, of all that are kept beside the serving one."""
         return f"generations:{self.projection}"
 
+    @property
+    def skips(self) -> str:
+        """The key of the hash of the events to skip, in all generations (contracts/skips.py)."""
+        return f"skips:{self.projection}"
+
     def _scope(self, kind: str) -> str:
         return f"{kind}:{self.projection}:{self.generation}"
 

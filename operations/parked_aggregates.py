@@ -11,6 +11,7 @@ from contracts.view_layout import View
 from projector.ports import Build
 from projector.records import Parked, Record, Update
 from projector.redis_store import RedisStore
+from projector.retry_schedule import make_due
 from runtime.process.start_error import StartError
 
 PAGE_SIZE = 500
@@ -97,9 +98,14 @@ def _make_due(record: Record) -> Update | None:
     """Return the update that makes a parked view due now; None if it is not parked any more."""
     if record.parked is None:
         return None
-    # Due by any clock: projectors compare with Redis's time, not with this machine's.
-    parked = replace(record.parked, attempts=0, next_attempt=0, state="retrying")
-    return Update(record, replace(record, parked=parked, revision=record.revision + 1), None, (), None, 0)
+    return Update(
+        record,
+        replace(record, parked=make_due(record.parked), revision=record.revision + 1),
+        None,
+        (),
+        None,
+        0,
+    )
 
 
 async def _check_views(store: RedisStore, view: View, ids: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ from operations_server.dead_letters.handlers import DeadLetterHandlers
 from operations_server.dead_letters.letter_events import LetterEvents
 from operations_server.dead_letters.letters import DeadLetters
 from operations_server.dead_letters.retries import LetterRetries
+from operations_server.dead_letters.skips import LetterSkips
 from operations_server.explanations import handlers as explanations
 from operations_server.generations import handlers as generations
 from operations_server.generations.handlers import GenerationsApi
@@ -61,10 +62,12 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
             connections.redis, connections.database, connections.nats, projections
         )
         saga_acts = sagas.create_acts(connections.database, connections.nats)
+        retries = LetterRetries(connections.redis, system.views, saga_acts)
         letters = DeadLetterHandlers(
             DeadLetters(ParkedList(connections.redis, system.views), sagas.letters),
             LetterEvents(records.database),
-            LetterRetries(connections.redis, system.views, saga_acts),
+            retries,
+            LetterSkips(records.database, connections.redis, retries, saga_acts),
             tokens,
         )
         lifecycle.spawn(SystemGauges(system).run(), "metrics of the system")

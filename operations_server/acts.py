@@ -73,7 +73,7 @@ class OperatorActs:
             "act": act,
             "target": target,
             "reason": request.reason,
-            "trace_id": _read_trace_id(),
+            "trace_id": read_trace_id(),
         }
         number, start = await self._begin(fields, request), monotonic()
         outcome = "INTERNAL"
@@ -106,7 +106,7 @@ class OperatorActs:
             log.error("Outcome of an act not recorded", number=number, outcome=outcome, error=repr(error))
 
 
-def _read_trace_id() -> str | None:
+def read_trace_id() -> str | None:
     """Return the trace id of the current call, sampled or not; None without one."""
     traceparent = trace_context.get_current()
     return traceparent[3:35] if traceparent else None

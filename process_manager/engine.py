@@ -69,6 +69,8 @@ class Engine:
         self.on_steps: Callable[[Instance], None] = lambda _: self.work_added.set()
         """Called with each instance that has new steps, once they are committed."""
         self._beginnings: dict[str, datetime | None] = {}
+        self._skips: dict[str, dict[str, frozenset[int]]] = {}
+        """The skipped events of each saga, as last read."""
         self._store = store
         self._read_stream = read_stream
         self._traces = EventTraces()
@@ -92,7 +94,10 @@ class Engine:
             CheckpointConflict: another manager has delivered them.
         """
         saga = self._find_saga(feed.saga)
-        batch = EventBatch(saga, await self.begin(saga), feed, events, old, new)
+        if saga.name not in self._skips:
+            self._skips[saga.name] = await self._store.read_skips(saga.name)
+        skipped = self._skips[saga.name]
+        batch = EventBatch(saga, await self.begin(saga), feed, events, old, new, skipped=skipped)
         with self._traces.receive(saga, events):
             parked = await self._commit.execute(batch)
         self.after_delivery()
@@ -105,10 +110,12 @@ class Engine:
         version = await self._store.read_parked_version(feed, stream)
         if version is None:
             return Progress.ENDED
+        skipped = await self._store.read_skips(saga.name, stream)
+        self._skips.get(saga.name, {}).update(skipped)
         events = await self._read_stream(stream, version)
         read = Slice(stream, version, list_successive(version, events), ended=not events)
         with self._traces.receive(saga, read.events):
-            progress = await self._commit.execute(ParkedSlice(saga, beginning, feed, read))
+            progress = await self._commit.execute(ParkedSlice(saga, beginning, feed, read, skipped=skipped))
         self.after_delivery()
         return progress
 
@@ -152,6 +159,15 @@ class Engine:
         instance = await self._commit.execute(RowInspection(saga.name, id_))
         if instance.was_unreadable and not instance.unreadable:
             await self._deliver_failed(saga, id_)
+
+    async def deliver_failed(self, saga_name: str, id_: str) -> None:
+        """Deliver the events that an instance failed on again, those that are skipped by now excepted.
+
+        Raises:
+            UnknownSaga: there is no such instance.
+            RowUnreadable: this release cannot read the instance.
+        """
+        await self._deliver_failed(self._find_saga(saga_name), id_)
 
     async def _deliver_failed(self, saga: Saga[Any], id_: str) -> None:
         """Deliver the events that an instance failed on, and those behind them."""

@@ -28,9 +28,20 @@ class FoldResult(msgspec.Struct, frozen=True):
 
 
 def fold(
-    projection: Projection[Any], record: Record, events: Sequence[RecordedEvent], deadline: float = inf
+    projection: Projection[Any],
+    record: Record,
+    events: Sequence[RecordedEvent],
+    deadline: float = inf,
+    skipped: frozenset[int] = frozenset(),
 ) -> FoldResult:
     """Apply the events that follow a view's version. Their order and repetitions do not matter.
+
+    Args:
+        projection: the projection.
+        record: the view.
+        events: of its stream.
+        deadline: as `Projection.fold`.
+        skipped: as `Projection.fold`.
 
     Returns:
         The view after the last event that could be applied. `error` is `EventsMissing` if the next version is
@@ -40,7 +51,9 @@ def fold(
         OutOfTime: as `Projection.fold`.
     """
     run, after_gap = _split_at_gap(record.version, events)
-    content, count, error = projection.fold(record.message, run, deadline) if run else (None, 0, None)
+    content, count, error = (
+        projection.fold(record.message, run, deadline, skipped) if run else (None, 0, None)
+    )
     after = _create_record(record, run[count - 1].version, content) if content else record
     if error is not None:
         return FoldResult(after, content, run[:count], run[count], error)

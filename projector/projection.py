@@ -158,7 +158,11 @@ class Projection(Generic[V]):
         return register
 
     def fold(
-        self, view: V, events: Sequence[RecordedEvent], deadline: float = inf
+        self,
+        view: V,
+        events: Sequence[RecordedEvent],
+        deadline: float = inf,
+        skipped: frozenset[int] = frozenset(),
     ) -> tuple[RenderedView[V] | None, int, Exception | None]:
         """Apply events to a copy of a view; their versions follow the view's without a gap.
 
@@ -166,6 +170,7 @@ class Projection(Generic[V]):
             view: the view before the events.
             events: one at least.
             deadline: of `perf_counter`.
+            skipped: versions that advance the view's version and change nothing else.
 
         Returns:
             The view after the last event that could be applied, None if there is none; the number of events
@@ -178,22 +183,29 @@ class Projection(Generic[V]):
             copy, history_entries = _copy(view), list[HistoryEntry]()
             for event in events:
                 _check_time(deadline)
-                history_entries += self._apply(copy, event)
+                if event.version not in skipped:
+                    history_entries += self._apply(copy, event)
+            if skipped and _is_empty(copy):
+                return self._render_empty(copy, events[-1].version), len(events), None
             return self._render(copy, events[-1].version, history_entries), len(events), None
         except OutOfTime:
             raise
         except Exception:  # any event may have caused it: fold again, slowly, to find out which
-            return self._fold_one_by_one(view, events, deadline)
+            return self._fold_one_by_one(view, events, deadline, skipped)
 
     def _fold_one_by_one(
-        self, view: V, events: Sequence[RecordedEvent], deadline: float
+        self, view: V, events: Sequence[RecordedEvent], deadline: float, skipped: frozenset[int]
     ) -> tuple[RenderedView[V] | None, int, Exception | None]:
         rendered, history_entries = None, list[HistoryEntry]()
         for count, event in enumerate(events):
             _check_time(deadline)
             copy = _copy(rendered.message if rendered else view)
             try:
-                extended = [*history_entries, *self._apply(copy, event)]
+                added = () if event.version in skipped else self._apply(copy, event)
+                extended = [*history_entries, *added]
+                if skipped and _is_empty(copy):
+                    rendered = self._render_empty(copy, event.version)
+                    continue
                 rendered = self._render(copy, event.version, extended)
             except Exception as error:
                 return rendered, count, error
@@ -208,6 +220,12 @@ class Projection(Generic[V]):
         elif event.type not in self._event_names:
             raise self._events.unknown(event.type)
         return ((event.version, self._history(view, event)),) if self._history else ()
+
+    def _render_empty(self, view: V, version: int) -> RenderedView[V]:
+        """Return a view whose events are all skipped: nothing is derived from it."""
+        if self._has_version:
+            view.version = version  # type: ignore[attr-defined]
+        return RenderedView(view, view.SerializeToString(), (), (), (), (), (), ())
 
     def _render(self, view: V, version: int, history_entries: Sequence[HistoryEntry]) -> RenderedView[V]:
         if self._has_version:
@@ -233,6 +251,11 @@ class Projection(Generic[V]):
 def _check_time(deadline: float) -> None:
     if perf_counter() > deadline:
         raise OutOfTime
+
+
+def _is_empty(view: Message) -> bool:
+    """Return whether no event was applied to a view."""
+    return all(field.name == "version" for field, _ in view.ListFields())
 
 
 def _to_digits(contributions: Iterable[Contribution]) -> tuple[tuple[str, str, str], ...]:

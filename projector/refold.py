@@ -25,9 +25,13 @@ class Refold:
     Args:
         projection: the fold from events to views.
         record: the view as it is stored.
+        skipped: versions that change nothing.
     """
 
-    def __init__(self, projection: Projection[Any], record: Record) -> None:
+    def __init__(
+        self, projection: Projection[Any], record: Record, skipped: frozenset[int] = frozenset()
+    ) -> None:
+        self._skipped = skipped
         self._projection = projection
         self.record = record
         self._folded = Record(record.id, projection.view.message())
@@ -65,7 +69,7 @@ class Refold:
         """
         started = time_ns()
         selected = [event for event in events if self._limit == UNLIMITED or event.version <= self._limit]
-        result = fold(self._projection, self._folded, selected or events)
+        result = fold(self._projection, self._folded, selected or events, skipped=self._skipped)
         if result.error is not None or not selected:
             raise result.error or EventsMissing(f"event {self.version + 1} is missing")
         self._folded, self._content = result.record, result.content

@@ -30,6 +30,7 @@ from projector.projection import Projection
 from projector.records import Parked, Record, Update
 from projector.refold import Refold
 from projector.retry_schedule import RetryPolicy, compute_stale_since
+from projector.skips import NO_SKIPS, Skips
 
 STREAM_PAUSE = 1_000
 """Milliseconds before a view that waits for a stream with all events is tried again."""
@@ -46,6 +47,7 @@ class Replay:
         observe: called with each successful update.
         view_id: the aggregate's id.
         stream: its stream.
+        skips: the events to skip.
     """
 
     def __init__(
@@ -57,7 +59,9 @@ class Replay:
         observe: Callable[[Sequence[Update]], None],
         view_id: str,
         stream: str,
+        skips: Skips = NO_SKIPS,
     ) -> None:
+        self._skips = skips
         self._projection = projection
         self._store = store
         self._retries = retries
@@ -100,8 +104,10 @@ class Replay:
         if not record.is_hash:
             await self._store.restore_hash(self._view_id, 0)
             record = (await self._store.load([self._view_id]))[self._view_id]
+        if record.parked is not None:
+            await self._skips.look_up(self._stream, record.parked.version)
         refold = Refold.is_needed(record) or await self._must_restore(record)
-        self._refold = Refold(self._projection, record) if refold else None
+        self._refold = Refold(self._projection, record, self._skips.of(self._stream)) if refold else None
         await self._events.seek(1 if self._refold else record.version + 1)
         return record
 
@@ -159,7 +165,7 @@ class Replay:
     def _fold_slice(self, record: Record) -> Update:
         events = self._events.take()
         started_ns, started = time_ns(), perf_counter()
-        result = fold(self._projection, record, events)
+        result = fold(self._projection, record, events, skipped=self._skips.of(self._stream))
         self._lacks_events = isinstance(result.error, EventsMissing)
         self._events.adapt_size(len(result.applied_events), perf_counter() - started)
         after = replace(

@@ -12,7 +12,7 @@ projector may have changed it.
 import asyncio
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from time import monotonic, perf_counter
+from time import monotonic, perf_counter, time_ns
 from typing import Any
 
 from msgspec.structs import replace
@@ -23,7 +23,8 @@ from projector.ports import BuildSuperseded, EventFeed, Store
 from projector.projection import Projection
 from projector.records import Parked, Update
 from projector.replay import Replay
-from projector.retry_schedule import RetryPolicy, RetrySchedule
+from projector.retry_schedule import RetryPolicy, RetrySchedule, make_due
+from projector.skips import NO_SKIPS, Skips
 from runtime.backoff import compute_pause
 from runtime.process import logs
 from runtime.process.lifecycle import cancel_and_wait
@@ -51,6 +52,7 @@ class Replayer:
         observe: called with every successful update.
         schedule: the aggregates to replay.
         turn: shared by all replayers of the process.
+        skips: the events to skip.
     """
 
     def __init__(
@@ -62,12 +64,14 @@ class Replayer:
         observe: Callable[[Sequence[Update]], None],
         schedule: RetrySchedule,
         turn: asyncio.Semaphore,
+        skips: Skips = NO_SKIPS,
     ) -> None:
+        self._skips = skips
         self._failures = logs.LimitedErrors(
             log, "Replay failed", level="warning", projection=projection.view.projection
         )
         self._store = store
-        self._open_replay = partial(Replay, projection, store, feed, retries, observe)
+        self._open_replay = partial(Replay, projection, store, feed, retries, observe, skips=skips)
         self._schedule = schedule
         self._turn = turn
         self._active: dict[str, asyncio.Task[None]] = {}
@@ -120,10 +124,28 @@ class Replayer:
     async def _refresh(self, partitions: Collection[int]) -> None:
         """Schedule the aggregates that the store lists and this process does not know."""
         began = monotonic()
+        for stream, version in await self._skips.refresh():
+            if streams.partition(view_id := streams.aggregate_id(stream)) in partitions:
+                await self._refold_if_passed(view_id, stream, version)
         for view_id, parked in (await self._store.load_parked()).items():
             if view_id not in self._active and streams.partition(view_id) in partitions:
-                self._schedule.add(view_id, parked)
+                is_skipped = parked.version in self._skips.of(parked.stream)
+                self._schedule.add(view_id, make_due(parked) if is_skipped else parked)
         self._refresh_at = monotonic() + max(REFRESH_INTERVAL, 100 * (monotonic() - began))
+
+    async def _refold_if_passed(self, view_id: str, stream: str, version: int) -> None:
+        """Have a view folded again that has applied an event which was skipped meanwhile."""
+        record = (await self._store.load([view_id]))[view_id]
+        if record.version < version or record.parked is not None:
+            return
+        now = clock.read_milliseconds()
+        text = f"version {version} was skipped after it had been applied"
+        parked = Parked(
+            stream, record.version + 1, text, now, 0, now, "retrying", refold=True, stale_since=now
+        )
+        after = replace(record, parked=parked, revision=record.revision + 1)
+        # A conflict needs no repetition: the writer folds on what it has read, and verify shows what is left.
+        await self._store.write([Update(record, after, None, (), None, time_ns())])
 
     async def _wait(self) -> None:
         """Wait until a replay has ended, an aggregate is due or was added, or the list is to be read."""

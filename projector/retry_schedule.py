@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from heapq import nsmallest
 from math import inf
 
+from msgspec.structs import replace
+
 from contracts.envelope import RecordedEvent
 from projector.records import Parked
 from runtime.backoff import compute_pause
@@ -39,6 +41,11 @@ def compute_stale_since(failed: RecordedEvent | None, now: int) -> int:
     """
     recorded_at = int(failed.recorded_at.timestamp() * 1000) if failed else 0
     return max(0, recorded_at - MAX_CLOCK_OFFSET) if recorded_at <= now + MAX_CLOCK_OFFSET else 0
+
+
+def make_due(parked: Parked) -> Parked:
+    """Return a record that is due now, by any clock, with all of its attempts."""
+    return replace(parked, attempts=0, next_attempt=0, state="retrying")
 
 
 @dataclass(frozen=True)

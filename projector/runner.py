@@ -22,6 +22,7 @@ from projector.projection import Projection
 from projector.replayer import Replayer
 from projector.retry_schedule import RETRY_POLICY, RetryPolicy, RetrySchedule
 from projector.session import MAX_WAIT, Session
+from projector.skips import NO_SKIPS, Skips
 from projector.writer import Observer, Writer
 from runtime.backoff import Backoff
 from runtime.jetstream import StreamIdentity
@@ -58,6 +59,7 @@ class Runner:
         leases: the partitions of this process.
         retries: when a failed event is retried.
         observe: called with every batch of successful updates.
+        skips: the events to skip.
         replay_turn: shared with the other runners of the process, so that all replays take turns.
         pace: of builds.
     """
@@ -70,6 +72,7 @@ class Runner:
         leases: Leases,
         retries: RetryPolicy = RETRY_POLICY,
         observe: Observer = lambda _: None,
+        skips: Skips = NO_SKIPS,
         replay_turn: asyncio.Semaphore | None = None,
         pace: Pace | None = None,
     ) -> None:
@@ -77,11 +80,12 @@ class Runner:
         self._name = projection.view.projection
         self._store = store
         self._feed = feed
+        self._skips = skips
         self._leases = leases
         self._schedule = RetrySchedule(retries.must_retry)
-        self._writer = Writer(projection, store, retries, observe, self._schedule)
+        self._writer = Writer(projection, store, retries, observe, self._schedule, skips)
         turn = asyncio.Semaphore(1) if replay_turn is None else replay_turn
-        self._replayer = Replayer(projection, store, feed, retries, observe, self._schedule, turn)
+        self._replayer = Replayer(projection, store, feed, retries, observe, self._schedule, turn, skips)
         self._waits_for_stream = False
         self._session: Session | None = None
         """The session, also after it has failed, until the next one has begun."""
@@ -129,6 +133,7 @@ class Runner:
                 await asyncio.sleep(MAX_WAIT)
                 return
             build, identity = found
+            await self._skips.begin(identity.incarnation)
             self._writer.begin_session(build.as_of, partitions)
             self._schedule.clear()
             checkpoints = Checkpoints(identity.epoch, build.checkpoints, partitions)

@@ -27,6 +27,7 @@ from projector.ports import NO_PARTITIONS, Advances, Store
 from projector.projection import Projection
 from projector.records import FoldedBatch, Parked, Record, Update
 from projector.retry_schedule import RetryPolicy, RetrySchedule, compute_stale_since
+from projector.skips import NO_SKIPS, Skips
 from projector.view_cache import ViewCache
 
 Observer = Callable[[Sequence[Update]], None]
@@ -52,6 +53,7 @@ class Writer:
         retries: when a failed event is retried.
         observe: called with every batch of successful updates.
         schedule: receives the aggregates that are parked.
+        skips: the events to skip.
     """
 
     def __init__(
@@ -61,7 +63,9 @@ class Writer:
         retries: RetryPolicy,
         observe: Observer,
         schedule: RetrySchedule,
+        skips: Skips = NO_SKIPS,
     ) -> None:
+        self._skips = skips
         self._schedule = schedule
         self._projection = projection
         self._store = store
@@ -189,7 +193,7 @@ class Writer:
             parked = self._create_parked(events[0].stream, record.version + 1, archived, None)
             after = replace(record, parked=replace(parked, refold=True), revision=record.revision + 1)
             return Update(record, after, None, (), None, started)
-        result = fold(self._projection, record, events, deadline)
+        result = fold(self._projection, record, events, deadline, self._skips.of(events[0].stream))
         after = result.record
         if result.error is not None:
             failed = None if isinstance(result.error, EventsMissing) else result.failed_event

@@ -10,6 +10,7 @@ from command_server.relay.observer import ObservedPublisher
 from command_server.relay.outbox import Outbox
 from command_server.relay.outbox_maintenance import PendingEvents, prune_outbox
 from command_server.relay.relay import Relay
+from command_server.relay.skip_replies import SkipReplies
 from runtime.grpc import server
 from runtime.grpc.health import NotReady
 from runtime.jetstream import connect
@@ -44,6 +45,7 @@ async def main(lifecycle: Lifecycle) -> None:
         reporter.get_leads = lambda: lease.leads
         LEADS.observe(lambda: int(lease.leads))
         lifecycle.spawn(reporter.run(), "process report")
+        lifecycle.spawn(SkipReplies(connection, engine).run(), "replies about skipped events")
         health = server.build(settings, address=settings.relay_address, probe=probe)
         leader = lifecycle.spawn(lease.run_as_leader(relay.lead, prune), "relay")
         try:

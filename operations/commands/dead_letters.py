@@ -10,6 +10,7 @@ from diptych.operations.v1.operations_service_pb2 import (
     GetDeadLetterRequest,
     ListDeadLettersRequest,
     RetryDeadLettersRequest,
+    SkipDeadLetterRequest,
 )
 
 from operations.cli_output import echo, echo_json, echo_lines, get_width
@@ -33,7 +34,7 @@ CONTENTS = {
 
 @click.group("dead-letters")
 def dead_letters() -> None:
-    """List, show and retry the events that projections and sagas cannot apply."""
+    """List, show, retry and skip the events that projections and sagas cannot apply."""
 
 
 _projection = click.option("--projection", default="", metavar="NAME", help="Only those of this projection.")
@@ -144,6 +145,33 @@ def retry(
     echo(f"{format_count(retried, 'dead letter')} {is_one} tried again within seconds")
     if refused:
         echo_lines(render_refused(refused, get_width()))
+
+
+@dead_letters.command()
+@click.argument("id_", metavar="ID")
+@click.option("--projection", default="", metavar="NAME", help="The projection that steps over the event.")
+@click.option("--saga", default="", metavar="NAME", help="The saga that steps over the event.")
+@click.option("--version", type=click.IntRange(min=1), required=True, help="The version of the event.")
+@click.option("--stream", default="", help="The stream, where a saga waits for several.")
+@options.reason
+@options.as_json
+def skip(id_: str, projection: str, saga: str, version: int, stream: str, reason: str, as_json: bool) -> None:
+    """Step over the event at which the aggregate or instance of this ID stands, for good.
+
+    The event advances the version in the projection or saga that you name, and changes nothing else there, in
+    every later build, too. It stays as it is for all others. This cannot be undone.
+    """
+    if bool(projection) == bool(saga):
+        raise click.UsageError("name either a --projection or a --saga")
+    request = SkipDeadLetterRequest(
+        projection=projection, saga=saga, id=id_, version=version, stream=stream, reason=reason
+    )
+    with open_api() as api:
+        letter = api.call(api.stub.SkipDeadLetter, request, is_act=True).dead_letter
+    if as_json:
+        echo_json(format_message(letter))
+    else:
+        echo(f"{projection or saga} steps over version {letter.version} of {letter.stream} within seconds")
 
 
 def _retry_slices(request: Any) -> Iterator[Any]:

@@ -3,8 +3,10 @@
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 
+from operations.rendering.values import format_count
 from operations.verify.model import Problem
 from runtime.process.terminal import escape
 
@@ -38,6 +40,24 @@ CHECKS = {
 """Every check: the template of its counts, and the verdict if there are no findings."""
 
 
+@dataclass(frozen=True)
+class SkippedEvent:
+    """An event that a projection or a saga steps over, because an operator said so."""
+
+    consumer: str
+    """`projection <name>` or `saga <name>`."""
+    stream: str
+    version: int
+    reason: str
+    subject: str
+    """Of the operator's token."""
+    time: datetime
+
+    def to_text(self) -> str:
+        who = f"{self.subject} at {self.time.astimezone(UTC).isoformat(timespec='seconds')}"
+        return f"skipped: {self.consumer}: {self.stream}@{self.version}, by {who}: {self.reason}"
+
+
 @dataclass
 class Report:
     """Counts, findings and notes of all checks.
@@ -55,6 +75,8 @@ class Report:
     """The findings that are kept."""
     notes: list[str] = field(default_factory=list)
     """Items that could not be compared, with the reason; a note is no finding."""
+    skipped: list[SkippedEvent] = field(default_factory=list)
+    """Events that operators have had skipped. They are no findings."""
 
     @property
     def clean(self) -> bool:
@@ -80,6 +102,10 @@ class Report:
     def to_text(self) -> str:
         """Return the report for people, several lines."""
         lines = [f"{check:14}  {self._summarise(check)}" for check in CHECKS]
+        if self.skipped:
+            events = format_count(len(self.skipped), "event")
+            lines.append(f"{'skipped':14}  {events}: left out by operators' acts")
+        lines += [escape(event.to_text()) for event in self.skipped[: self.max_findings]]
         lines += [escape(f"note: {note}") for note in self.notes]
         lines += [escape(f"{problem.subject}: {problem.text}") for problem in self.problems]
         if hidden := self.findings.total() - len(self.problems):
@@ -94,6 +120,7 @@ class Report:
                 "counted": dict(self.counts),
                 "found": dict(self.findings),
                 "notes": self.notes,
+                "skipped": [{**asdict(event), "time": event.time.isoformat()} for event in self.skipped],
                 "findings": [
                     {"check": problem.check, "subject": problem.subject, "text": problem.text}
                     for problem in self.problems

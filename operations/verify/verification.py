@@ -21,7 +21,7 @@ from operations.verify.checks.aggregates import Aggregates, Counts
 from operations.verify.checks.projections import Projections
 from operations.verify.model import Aggregate, Problem, SagaSpec
 from operations.verify.recheck import RecheckQueue, confirm
-from operations.verify.report import Report
+from operations.verify.report import Report, SkippedEvent
 from operations.verify.sources import (
     PAGE_SIZE,
     PostgresReader,
@@ -37,6 +37,7 @@ from runtime.process.settings import Settings
 CONNECT_TIMEOUT = 5.0
 """Seconds for the connection to NATS."""
 
+SKIPPED = "SELECT consumer, stream, version, reason, subject, recorded_at FROM skipped_events ORDER BY number"
 UNVERIFIABLE = (*UNREACHABLE, StreamChanged, ReaderLost)
 """Errors after which the comparison has no result."""
 
@@ -138,6 +139,8 @@ class Verification:
             self._within,
             all_contexts=self._all_contexts,
         )
+        rows = await self._sources.postgres.fetch(SKIPPED)
+        self._report.skipped += [SkippedEvent(*row) for row in rows]
         return self._report
 
     async def _check_stream(self) -> None:

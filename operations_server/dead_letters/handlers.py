@@ -1,12 +1,12 @@
-"""`ListDeadLetters`, `GetDeadLetter` and `RetryDeadLetters`."""
+"""`ListDeadLetters`, `GetDeadLetter`, `RetryDeadLetters` and `SkipDeadLetter`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from time import monotonic
 from typing import Any
 
 from diptych.operations.v1 import operations_service_pb2 as protocol
-from diptych.operations.v1.dead_letters_pb2 import DeadLetter, EventContent
+from diptych.operations.v1.dead_letters_pb2 import EventContent
 from redis.exceptions import RedisError
 
 from operations_server.acts import OperatorActs
@@ -14,6 +14,7 @@ from operations_server.dead_letters.letter_events import LetterEvents
 from operations_server.dead_letters.letters import DeadLetters, Letter, LetterFilter
 from operations_server.dead_letters.retries import LetterRetries
 from operations_server.dead_letters.saga_letters import SagaLetter
+from operations_server.dead_letters.skips import LetterSkips
 from operations_server.parked.parked_list import Position, decode_position, encode_position
 from operations_server.records.database import report_unavailable
 from operations_server.records.event_filter import read_time
@@ -47,20 +48,28 @@ class DeadLetterHandlers:
         letters: lists dead letters.
         events: reads their events.
         retries: retries them.
+        skips: skips them.
         tokens: mints and reads page tokens.
     """
 
     def __init__(
-        self, letters: DeadLetters, events: LetterEvents, retries: LetterRetries, tokens: RequestTokens
+        self,
+        letters: DeadLetters,
+        events: LetterEvents,
+        retries: LetterRetries,
+        skips: LetterSkips,
+        tokens: RequestTokens,
     ) -> None:
         self._letters = letters
         self._events = events
         self._retries = retries
+        self._skips = skips
         self._tokens = tokens
 
     def create(self, acts: OperatorActs) -> Mapping[str, Handler]:
         """Return the handlers by the names of their methods; the acts are on record."""
         return {
+            "SkipDeadLetter": acts.record("SkipDeadLetter", _report_failures(self._skip), name_skip),
             "ListDeadLetters": _report_failures(self._list),
             "GetDeadLetter": _report_failures(self._get),
             "RetryDeadLetters": acts.record("RetryDeadLetters", _report_failures(self._retry), name_filter),
@@ -153,6 +162,16 @@ class DeadLetterHandlers:
         else:
             response.retried += 1
 
+    async def _skip(
+        self, request: protocol.SkipDeadLetterRequest, _context: Context
+    ) -> protocol.SkipDeadLetterResponse:
+        if bool(request.projection) == bool(request.saga):
+            violations = {"projection": "set either a projection or a saga"}
+            raise RpcError("REQUEST_INVALID", "projection: set either it or a saga", violations=violations)
+        letter = _choose(request, await self._letters.find(self._create_filter(request)))
+        await self._skips.skip(letter, request.reason)
+        return protocol.SkipDeadLetterResponse(dead_letter=letter.message)
+
     def _create_filter(self, request: Any) -> LetterFilter:
         """Return the filter of a request.
 
@@ -185,6 +204,25 @@ class DeadLetterHandlers:
 
     def _mint_token(self, request: Any, list_id: str, last: Position | None) -> str:
         return self._tokens.mint_page_token(request, list_id, encode_position(last) if last else "")
+
+
+def _choose(request: protocol.SkipDeadLetterRequest, letters: Sequence[Letter]) -> Letter:
+    """Return the dead letter that a request names.
+
+    Raises:
+        RpcError: `DEAD_LETTER_NOT_FOUND`, `DEAD_LETTER_AT_OTHER_VERSION`, `DEAD_LETTER_AMBIGUOUS`.
+    """
+    metadata = {"id": request.id, "version": str(request.version)}
+    of_stream = [each for each in letters if request.stream in ("", each.message.stream)]
+    if not of_stream:
+        raise RpcError.not_found("operations", "DEAD_LETTER_NOT_FOUND", metadata)
+    chosen = [each for each in of_stream if each.message.version == request.version]
+    events = {"events": ", ".join(f"{each.message.stream}@{each.message.version}" for each in of_stream)}
+    if not chosen:
+        raise RpcError.of_rule("operations", "DEAD_LETTER_AT_OTHER_VERSION", metadata | events)
+    if len(chosen) > 1:
+        raise RpcError.of_rule("operations", "DEAD_LETTER_AMBIGUOUS", metadata | events)
+    return chosen[0]
 
 
 class _Page:
@@ -230,6 +268,6 @@ def name_filter(request: protocol.RetryDeadLettersRequest) -> str:
     return " ".join(filter(None, parts)) or "all"
 
 
-def describe_target(letter: DeadLetter) -> str:
-    """Return the projection or saga of a dead letter, and its event."""
-    return f"{letter.projection or letter.saga}: {letter.stream}@{letter.version}"
+def name_skip(request: protocol.SkipDeadLetterRequest) -> str:
+    """Return what a skip is about, for people."""
+    return f"{request.projection or request.saga} {request.id} version {request.version}"

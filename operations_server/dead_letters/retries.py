@@ -27,6 +27,9 @@ class LetterRetries:
         self._views = {view.projection: view for view in views}
         self._saga_acts = saga_acts
 
+    def find_view(self, projection: str) -> View:
+        return self._views[projection]
+
     @property
     def projections(self) -> Sequence[str]:
         return list(self._views)

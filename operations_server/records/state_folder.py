@@ -28,6 +28,7 @@ from operations_server.records.state_json import parse_state
 from operations_server.records.versions import find_version
 from projector.projection import Projection
 from runtime.process.contexts import load_parts
+from runtime.skipped_events import name_projection
 
 CHUNK = 500
 """Events that are read at once."""
@@ -52,6 +53,7 @@ UNION ALL
 SELECT version, state::text FROM snapshots WHERE stream = $1 AND fingerprint = $2 AND version <= $3
 ORDER BY 1 DESC
 """
+READ_SKIPS = "SELECT consumer, version FROM skipped_events WHERE stream = $1"
 READ_CHUNK = """
 SELECT version, type, data, position, recorded_at, metadata FROM (
   SELECT version, type, data, position, recorded_at, metadata,
@@ -142,8 +144,11 @@ class StateFolder:
         views = {each.view.projection: each.view.message() for each in projections}
         errors: dict[str, str] = {}
         try:
+            skips: dict[str, frozenset[int]] = {}
+            for consumer, version in await self._database.fetch(READ_SKIPS, stream):
+                skips[consumer] = skips.get(consumer, frozenset()) | {version}
             async for events in self._read_slices(stream, 0, response.version, deadline):
-                _apply(projections, views, errors, events)
+                _apply(projections, views, errors, events, skips)
         except Exception as error:
             errors = {name: _describe(error) for name in views} | errors
         for name, view in views.items():
@@ -181,13 +186,23 @@ def _apply(
     views: dict[str, Any],
     errors: dict[str, str],
     events: Sequence[RecordedEvent],
+    skips: Mapping[str, frozenset[int]],
 ) -> None:
-    """Apply events to each view; the first error of a view ends its fold."""
+    """Apply events to each view; the first error of a view ends its fold.
+
+    Args:
+        projections: of the stream.
+        views: by projection.
+        errors: by projection.
+        events: the next ones.
+        skips: the versions that a projection skips, by consumer.
+    """
     for projection in projections:
         name = projection.view.projection
         if name in errors:
             continue
-        rendered, count, error = projection.fold(views[name], events)
+        skipped = skips.get(name_projection(name), frozenset())
+        rendered, count, error = projection.fold(views[name], events, skipped=skipped)
         if rendered is not None:
             views[name] = rendered.message
         if error is not None:

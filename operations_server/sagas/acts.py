@@ -87,6 +87,15 @@ class SagaActs:
         async with _report(saga, id_):
             await self._engine.retry(saga, id_, caller.current().subject, reason)
 
+    async def deliver_failed(self, saga: str, id_: str) -> None:
+        """Deliver the events that an instance failed on again.
+
+        Raises:
+            RpcError: as `retry`.
+        """
+        async with _report(saga, id_):
+            await self._engine.deliver_failed(saga, id_)
+
     async def deliver_parked(self, saga: str, stream: str) -> None:
         """Deliver the events of a parked stream again, up to one that still fails.
 

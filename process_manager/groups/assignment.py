@@ -11,6 +11,9 @@ from process_manager.saga import Saga
 from runtime.process.error_place import append_place, find_place
 from runtime.process.logs.repeated_errors import describe_error
 
+Skipped = Mapping[str, frozenset[int]]
+"""The versions by stream that a saga steps over."""
+NO_SKIPS: Skipped = {}
 CALLER = "process_manager.subscriptions"
 """The module that calls the functions of keys."""
 
@@ -35,13 +38,19 @@ class Assignment:
         return {*self.failures, *(stream for streams in self.instances.values() for stream in streams)}
 
 
-def assign(saga: Saga[Any], beginning: datetime | None, events: Sequence[RecordedEvent]) -> Assignment:
+def assign(
+    saga: Saga[Any],
+    beginning: datetime | None,
+    events: Sequence[RecordedEvent],
+    skipped: Skipped = NO_SKIPS,
+) -> Assignment:
     """Return events by instance.
 
     Args:
         saga: the saga.
         beginning: the time before which no event is delivered; None to begin with the first event.
         events: those of one feed, in the order of their streams.
+        skipped: versions by stream. Such an event belongs to no instance if none can be found for it.
     """
     by_stream: dict[str, list[RecordedEvent]] = {}
     for event in events:
@@ -58,6 +67,8 @@ def assign(saga: Saga[Any], beginning: datetime | None, events: Sequence[Recorde
             try:
                 id_ = subscription.find_instance(event)
             except Exception as error:  # an event or a key's function may be broken
+                if event.version in skipped.get(stream, ()):
+                    continue
                 text = append_place(describe_error(error), find_place(error, CALLER))
                 failures[stream] = event.version, to_text(text)
                 break

@@ -17,6 +17,7 @@ How it works:
 - An instance with a failed input takes no later event before that one, so a slice that begins behind the
   failed event leaves it failed. A stream is parked at the first version that one of its instances needs, as
   far as the rows at hand tell; a stream that waited for its assignment starts again for the others.
+- An event that an operator has had skipped moves the position of its instance, and nothing else.
 - Events recorded before the saga's beginning are passed over. Within a stream they come first, because
   recorded times never decrease.
 """
@@ -29,7 +30,7 @@ from typing import Any, TypeVar
 
 from contracts import streams
 from contracts.envelope import RecordedEvent
-from process_manager.groups.assignment import Assignment, is_before
+from process_manager.groups.assignment import Assignment, Skipped, is_before
 from process_manager.groups.instance import Instance
 from process_manager.groups.stream_position import StreamPosition
 from process_manager.groups.unit_of_work import UnitOfWork
@@ -80,6 +81,7 @@ class Delivery:
         assigned: the events.
         refused: the errors of the instances whose next event is a failed input, since PostgreSQL refuses what
             they make of it.
+        skipped: versions by stream that instances step over.
     """
 
     unit: UnitOfWork
@@ -88,6 +90,7 @@ class Delivery:
     beginning: datetime | None
     assigned: Assignment
     refused: Mapping[str, str] = field(default_factory=dict)
+    skipped: Skipped = field(default_factory=dict)
 
     @property
     def _is_own(self) -> bool:
@@ -213,6 +216,8 @@ class Delivery:
             if is_before(self.beginning, event):
                 if stream == instance.own_stream:
                     instance.set_position(stream, StreamPosition(event.version))
+            elif event.version in self.skipped.get(stream, ()):
+                instance.set_position(stream, StreamPosition(event.version))
             elif instance.id in self.refused:
                 instance.refuse_event(event, self.refused[instance.id])
                 return False

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from contracts import streams
 from contracts.envelope import RecordedEvent
-from process_manager.groups.assignment import Assignment, assign
+from process_manager.groups.assignment import Assignment, Skipped, assign
 from process_manager.groups.delivery import Delivery, Progress, Slice
 from process_manager.groups.unit_of_work import UnitOfWork
 from process_manager.postgres.due_work import Checkpoint, DueTimer, Feed
@@ -96,10 +96,11 @@ class EventBatch(QueuedInput[Collection[str]]):
     new: Checkpoint
     refused: Mapping[str, str] = field(default_factory=dict)
     """By instance whose reaction PostgreSQL refuses: the error."""
+    skipped: Skipped = field(default_factory=dict)
 
     @cached_property
     def assigned(self) -> Assignment:
-        return assign(self.saga, self.beginning, self.events)
+        return assign(self.saga, self.beginning, self.events, self.skipped)
 
     @property
     def instances(self) -> Collection[Key]:
@@ -130,7 +131,9 @@ class EventBatch(QueuedInput[Collection[str]]):
 
     def apply(self, unit: UnitOfWork) -> Collection[str]:
         unit.advance_checkpoint(self.source, self.old, self.new)
-        delivery = Delivery(unit, self.saga, self.source, self.beginning, self.assigned, self.refused)
+        delivery = Delivery(
+            unit, self.saga, self.source, self.beginning, self.assigned, self.refused, self.skipped
+        )
         return delivery.deliver()
 
 
@@ -144,10 +147,11 @@ class ParkedSlice(QueuedInput[Progress]):
     slice: Slice
     refused: Mapping[str, str] = field(default_factory=dict)
     """By instance whose reaction PostgreSQL refuses: the error."""
+    skipped: Skipped = field(default_factory=dict)
 
     @cached_property
     def assigned(self) -> Assignment:
-        return assign(self.saga, self.beginning, self.slice.events)
+        return assign(self.saga, self.beginning, self.slice.events, self.skipped)
 
     @property
     def instances(self) -> Collection[Key]:
@@ -169,5 +173,7 @@ class ParkedSlice(QueuedInput[Progress]):
         return False
 
     def apply(self, unit: UnitOfWork) -> Progress:
-        delivery = Delivery(unit, self.saga, self.source, self.beginning, self.assigned, self.refused)
+        delivery = Delivery(
+            unit, self.saga, self.source, self.beginning, self.assigned, self.refused, self.skipped
+        )
         return delivery.deliver_slice(self.slice)

@@ -8,7 +8,7 @@ from dataclasses import asdict, astuple
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -24,6 +24,7 @@ from process_manager.postgres.schema import BEGINNINGS, PARKED_STREAMS, ROLE, ST
 from process_manager.postgres.statement_session import StatementSession
 from process_manager.saga import Saga
 from runtime.postgres import autocommit, create_engine
+from runtime.skipped_events import name_saga
 
 SESSION = {
     "role": ROLE,
@@ -37,6 +38,12 @@ RESERVED_SESSION = {
     # These statements skip rows that are locked. A locked table must not hold up what shares a connection.
     "lock_timeout": "500ms",
 }
+
+
+READ_SKIPS = text("""
+SELECT stream, array_agg(version) AS versions FROM skipped_events
+WHERE consumer = :consumer AND (CAST(:stream AS text) IS NULL OR stream = :stream) GROUP BY stream
+""")
 
 
 class SagaStore:
@@ -85,6 +92,13 @@ class SagaStore:
         async with self.statements.connect() as connection:
             version: int | None = await connection.scalar(query)
             return version
+
+    async def read_skips(self, saga: str, stream: str | None = None) -> dict[str, frozenset[int]]:
+        """Return the versions that a saga steps over, by stream; those of one stream if it is named."""
+        values = {"consumer": name_saga(saga), "stream": stream}
+        async with self.statements.connect() as connection:
+            rows = await connection.execute(READ_SKIPS, values)
+            return {row.stream: frozenset(row.versions) for row in rows}
 
     async def keep_beginning(self, saga: Saga[Any]) -> datetime | None:
         """Take the moment at which a saga begins, unless it was taken before; return it.

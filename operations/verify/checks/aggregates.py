@@ -17,10 +17,12 @@ from dataclasses import dataclass, field, replace
 
 from contracts import streams
 from operations.verify.checks import event_stream, stored_streams, view_histories, view_memberships, views
+from operations.verify.checks.skipped_events import omit_problems, read_skips, select_events
 from operations.verify.checks.stored_streams import StreamEvents, find_version
 from operations.verify.checks.views import ViewCheck
 from operations.verify.model import Aggregate, Expected, Problem, ProjectionSpec, limit_problems
 from operations.verify.sources import Checkpoints, Sources, StoredStream
+from runtime.skipped_events import name_projection
 
 
 @dataclass
@@ -71,15 +73,24 @@ class Aggregates:
         ]
         await view_memberships.read(redis, view_checks)
         stored = await self._sources.postgres.read_streams(list(targets))
+        # Whatever a view has skipped had its row before the view was read.
+        skips = await read_skips(self._sources.postgres, list(targets))
         problems: dict[str, list[Problem]] = {}
         events: dict[str, StreamEvents] = {}
         for name in targets:
             stored_stream = stored.get(name) or StoredStream(name)
             events[name], problems[name] = self._check_stored(stored_stream, counts)
+            if name in skips:
+                all_skipped = frozenset[int]().union(*skips[name].values())
+                problems[name] = omit_problems(problems[name], name, all_skipped)
             compared = event_stream.compare_events(self._sources.stream, stored_stream, counts.compared)
             problems[name] += limit_problems(compared)
         for check in view_checks:
             check.events = events[check.stream]
+            if skipped := skips.get(check.stream, {}).get(name_projection(check.spec.name)):
+                types = self._aggregates[streams.stream_type(check.stream)].events
+                stored_stream = stored.get(check.stream) or StoredStream(check.stream)
+                check.events = select_events(stored_stream, types, skipped)
             check.covered = self._covers(
                 checkpoints[check.spec.name], stored.get(check.stream), check.target_version
             )

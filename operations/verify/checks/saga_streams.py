@@ -10,11 +10,13 @@ from typing import Any
 
 from contracts import streams
 from operations.verify.checks import saga_deadlines
+from operations.verify.checks.skipped_events import read_skips, select_events
 from operations.verify.checks.stored_streams import parse_events
 from operations.verify.model import Aggregate, Problem, SagaSpec
 from operations.verify.recheck import confirm
 from operations.verify.report import Report
 from operations.verify.sources import PAGE_SIZE, PostgresReader
+from runtime.skipped_events import name_saga
 
 BEGINNING = "SELECT at FROM saga_beginnings WHERE saga = :saga"
 
@@ -166,28 +168,44 @@ class _OtherStreams:
         problems = (self._compare(row, expected[row.id, row.stream]) for row in positions)
         return [problem for problem in problems if problem is not None]
 
-    def _compare(self, row: Any, version: int) -> Problem | None:
+    def _compare(self, row: Any, versions: tuple[int, int]) -> Problem | None:
+        """Return the problem of an instance's position.
+
+        Args:
+            row: the position.
+            versions: of the last event that the instance has to consume, and of the last one that it may: it
+                may have stepped over skipped ones.
+        """
         if row.version and not row.version.isdecimal():
             text = f"its position in {row.stream} cannot be read: {row.version}"
             return _describe(self._spec, row.id, text)
         consumed = int(row.version or 0)
         if row.failed_input:
             return _describe(self._spec, row.id, f"failed input: {row.failed_input}")
-        if consumed == version:
+        version, latest = versions
+        if version <= consumed <= latest:
             return None
         text = f"consumed version {consumed} of {version} of {row.stream}"
         return _describe(self._spec, row.id, text, transient=consumed < version)
 
-    async def _list_expected(self, names: Sequence[str]) -> dict[tuple[str, str], int]:
-        """Return the version of the last event of each stream that names an instance, by id and stream."""
-        expected: dict[tuple[str, str], int] = {}
-        for name, stream in (await self._postgres.read_streams(names)).items():
-            events, _ = parse_events(stream, self._aggregate.events)  # other checks report the problem
+    async def _list_expected(self, names: Sequence[str]) -> dict[tuple[str, str], tuple[int, int]]:
+        """Return the versions of `_compare` of each stream that names an instance, by id and stream."""
+        expected: dict[tuple[str, str], tuple[int, int]] = {}
+        stored = await self._postgres.read_streams(names)
+        skips = await read_skips(self._postgres, names)
+        for name, stream in stored.items():
+            skipped = skips.get(name, {}).get(name_saga(self._spec.name), frozenset())
+            # Other checks report an event that cannot be parsed.
+            if skipped:
+                events = select_events(stream, self._aggregate.events, skipped).events
+            else:
+                events, _ = parse_events(stream, self._aggregate.events)
             for event in events:
                 passed_over = self._beginning is not None and event.recorded.recorded_at < self._beginning
                 id_ = "" if passed_over else self._key(event.message)
                 if streams.VALID_ID.fullmatch(id_):
-                    expected[id_, name] = event.recorded.version
+                    version = event.recorded.version
+                    expected[id_, name] = version, max({version, *skipped})
         return expected
 
 

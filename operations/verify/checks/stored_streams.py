@@ -34,6 +34,19 @@ class StreamEvents:
     """All of the aggregate's events are here."""
     folds: Mapping[str, Any] = field(default_factory=dict)
     """The views that result from all these events, by projection."""
+    skipped: frozenset[int] = frozenset()
+    """Versions that are not among the events, since an operator has had them skipped."""
+    last: int = 0
+    """The last version up to which the events are here, where some are skipped."""
+
+    @property
+    def last_version(self) -> int:
+        return self.last if self.skipped else len(self.events)
+
+    def list_versions(self) -> Sequence[int]:
+        if self.skipped:
+            return [event.recorded.version for event in self.events]
+        return range(1, len(self.events) + 1)
 
 
 def check_versions(stream: StoredStream) -> Iterator[Problem]:
@@ -111,20 +124,23 @@ def parse_events(stream: StoredStream, types: EventTypes) -> tuple[Sequence[Even
 def _parse_each(events: Iterable[RecordedEvent], types: EventTypes) -> Iterator[Event | Problem]:
     """Yield events; at the first that cannot be parsed, yield the problem with it and end."""
     for event in events:
-        subject = f"event {event.id}"
-        try:
-            parsed = Event(event, types.decode(event))
-        except UnknownEvent:
-            yield Problem("events", subject, f"unknown type {event.type}")
+        yield (parsed := parse_event(event, types))
+        if isinstance(parsed, Problem):
             return
-        except DecodeError:
-            yield Problem("events", subject, f"data does not parse as {event.type}")
-            return
-        except Exception as error:  # an upcaster may fail on content that no rule would have recorded
-            text = f"cannot be upcast from {event.type}: {type(error).__name__}: {error}"
-            yield Problem("events", subject, text)
-            return
-        yield parsed
+
+
+def parse_event(event: RecordedEvent, types: EventTypes) -> Event | Problem:
+    """Return an event, or the problem with it."""
+    subject = f"event {event.id}"
+    try:
+        return Event(event, types.decode(event))
+    except UnknownEvent:
+        return Problem("events", subject, f"unknown type {event.type}")
+    except DecodeError:
+        return Problem("events", subject, f"data does not parse as {event.type}")
+    except Exception as error:  # an upcaster may fail on content that no rule would have recorded
+        text = f"cannot be upcast from {event.type}: {type(error).__name__}: {error}"
+        return Problem("events", subject, text)
 
 
 def fold_events(

@@ -15,7 +15,7 @@ def compare_history(check: ViewCheck) -> None:
     spec = check.spec
     if spec.history is None:
         return
-    first = _find_first_entry(check, len(check.events.events))
+    first = _find_first_entry(check, check.events.last_version)
     check.archived_entries = min(first - 1, check.version)
     subject = f"history {spec.name} {check.id}"
     texts = chain(
@@ -27,7 +27,7 @@ def compare_history(check: ViewCheck) -> None:
 def _compare_entries(check: ViewCheck, entries: Iterable[Message], first: int) -> Iterator[str]:
     """Compare the entries from a version on, and sum the contributions of all that the view includes."""
     sums: Counter[tuple[str, str]] = Counter()
-    for version, entry in enumerate(entries, 1):
+    for version, entry in zip(check.events.list_versions(), entries, strict=False):
         if check.spec.event_contributions is not None and version <= check.version:
             for key, counter, amount in check.spec.event_contributions(entry):
                 sums[key, counter] += amount
@@ -40,12 +40,13 @@ def _find_unknown_entries(check: ViewCheck, first: int) -> Iterator[str]:
     """Yield a text for each entry that should not be there: the first one has the version `first`."""
     if not check.events.complete:
         return
-    versions = range(1, len(check.events.events) + 1)
+    listed = check.events.list_versions()
+    versions = frozenset(listed) if check.events.skipped else listed
     for name in check.history:
         version = int(name) if name.isdigit() and b"%d" % int(name) == name else 0
         text = name.decode("utf-8", "replace")
         if version not in versions:
-            yield f"entry {text} has no event"
+            yield f"entry {text} has no event" + (" that counts" if version in check.events.skipped else "")
         # A parked view may be folded again at the moment, which writes all of its entries.
         elif version < first and b"parked" not in check.view:
             yield f"entry {text} was archived"

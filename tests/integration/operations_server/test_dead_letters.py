@@ -13,6 +13,7 @@ from diptych.operations.v1.dead_letters_pb2 import DeadLetter, EventContent
 from diptych.ordering.v2 import events_pb2 as events
 from redis.asyncio import Redis
 
+from contracts.skips import INCARNATION
 from contracts.view_layout import View
 from devstack.stack import Stack
 from operations.projections import list_views
@@ -41,7 +42,8 @@ PARK_STREAM = """
 INSERT INTO saga_parked_streams (saga, stream, stream_type, partition, version, error, since)
 VALUES ('fulfilment.fulfilment', $1, 'ordering.order', 0, 4, $2, $3)
 """
-EMPTY = "TRUNCATE events, streams, sagas, saga_parked_streams, operator_acts RESTART IDENTITY"
+EMPTY = "TRUNCATE events, streams, sagas, saga_parked_streams, operator_acts, skipped_events RESTART IDENTITY"
+SKIPPED = "SELECT consumer, stream, version, reason, subject FROM skipped_events"
 ACTS = "SELECT act, target, reason, outcome FROM operator_acts ORDER BY number"
 
 
@@ -228,3 +230,59 @@ async def test_dead_letters_are_retried_in_slices_that_are_on_record(
         *(3 * [("RetryDeadLetters", "with 'ink'", "mended", "DONE")]),
         ("RetryDeadLetters", f"{ORDERS} o-6", "alone", "DONE"),
     ]
+
+
+async def test_a_skip_is_a_row_and_makes_its_aggregate_due(
+    stack: Stack, operator: Caller, redis: Redis, database: Any
+) -> None:
+    await begin_build(stack, redis, ORDERS)
+    await park(stack, redis, ORDERS, "o-1", NOW)
+    await park(stack, redis, ORDERS, "o-2", NOW, "EventsMissing: event 3 is missing")
+    await park(stack, redis, ORDERS, "o-3", NOW)  # whose event PostgreSQL has not
+    incarnation = str(await database.fetchval("SELECT incarnation FROM relay_state"))
+    key = find_view(stack, ORDERS).skips
+    await redis.hset(key, INCARNATION, incarnation)
+    for id_ in ("o-1", "o-2"):
+        await database.execute(ADD_EVENT, f"ordering.order.{id_}", 3, "t.X", b"", datetime.now(UTC))
+
+    def skip(id_: str = "o-1", version: int = 3, **fields: Any) -> protocol.SkipDeadLetterRequest:
+        fields = {"projection": ORDERS, "reason": "it was void"} | fields
+        return protocol.SkipDeadLetterRequest(id=id_, version=version, **fields)
+
+    for request, reason in (
+        (skip(version=2), "DEAD_LETTER_AT_OTHER_VERSION"),
+        (skip("o-9"), "DEAD_LETTER_NOT_FOUND"),
+        (skip("o-2"), "SKIP_NOT_POSSIBLE"),
+        (skip("o-3"), "SKIP_NOT_POSSIBLE"),
+        (skip(projection=""), "REQUEST_INVALID"),
+        (skip(saga="fulfilment.fulfilment"), "REQUEST_INVALID"),
+        (skip(reason=""), "REQUEST_INVALID"),
+    ):
+        assert await operator.rejection_reason(request) == reason
+    assert (await database.fetch(SKIPPED), await redis.hlen(key)) == ([], 1)
+    letter = (await operator.query(skip())).dead_letter
+    assert (letter.stream, letter.version) == ("ordering.order.o-1", 3)
+    assert [tuple(row) for row in await database.fetch(SKIPPED)] == [
+        (f"projection {ORDERS}", "ordering.order.o-1", 3, "it was void", "alice")
+    ]
+    assert await redis.hexists(key, "ordering.order.o-1@3")
+    (due,) = (await list_all(operator, id="o-1"))[0]
+    assert due.HasField("next_attempt_time")
+    assert tuple((await database.fetch(ACTS))[-1]) == (
+        "SkipDeadLetter",
+        f"{ORDERS} o-1 version 3",
+        "it was void",
+        "DONE",
+    )
+
+
+async def test_no_copy_is_written_that_lacks_earlier_skips(
+    stack: Stack, operator: Caller, redis: Redis, database: Any
+) -> None:
+    """Without a valid copy, projectors get all skipped events from the relay."""
+    await begin_build(stack, redis, ORDERS)
+    await park(stack, redis, ORDERS, "o-1", NOW)
+    await database.execute(ADD_EVENT, "ordering.order.o-1", 3, "t.X", b"", datetime.now(UTC))
+    request = protocol.SkipDeadLetterRequest(projection=ORDERS, id="o-1", version=3, reason="r")
+    await operator.query(request)
+    assert not await redis.exists(find_view(stack, ORDERS).skips)

@@ -92,4 +92,4 @@ async def test_the_migrations_lead_to_the_tables_of_the_schema(empty_url: str) -
 
 
 def _is_of_the_sagas(_object: object, name: str | None, *_: object) -> bool:
-    return name not in ("process_manager_version", "process_reports")
+    return name not in ("process_manager_version", "process_reports", "skipped_events")

@@ -13,14 +13,17 @@ from redis.asyncio import Redis
 
 from contracts import streams
 from contracts.envelope import RecordedEvent, to_headers
+from contracts.skips import PAGE_SIZE, SKIPS_SUBJECT, SkippedEvent, SkipsReply, decode_request, encode
 from projector.event_feed import JetStreamEventFeed
 from projector.leases import RedisLeases
 from projector.ports import Store
 from projector.projection import Projection
 from projector.redis_connection import connect as connect_redis
+from projector.redis_skips import RedisSkips
 from projector.redis_store import RedisStore
 from projector.retry_schedule import RetryPolicy
 from projector.runner import Runner
+from projector.skips import NO_SKIPS, Skips
 from projector.writer import Observer
 from runtime.jetstream import Connection, PublicationClock, SharedReader, connect
 from runtime.jetstream.stream import COMPLETE_KEY, EPOCH_KEY, INCARNATION_KEY
@@ -39,6 +42,9 @@ class EventPublisher:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.epoch = ""
+        self.incarnation = INCARNATION_ID
+        self.skips: list[SkippedEvent] = []
+        """Those of all projections."""
 
     async def create(self, *, complete: bool = True, incarnation: str = INCARNATION_ID) -> None:
         """Create the stream, with a new epoch."""
@@ -75,6 +81,12 @@ class EventPublisher:
         async with asyncio.timeout(60):
             await asyncio.gather(*acks)
 
+    async def tell_skips(self, request: Msg) -> None:
+        """Reply as a relay does."""
+        after = decode_request(request.data).after
+        page = [event for event in self.skips if event.number > after][:PAGE_SIZE]
+        await request.respond(encode(SkipsReply(self.incarnation, page)))
+
     async def confirm(self, request: Msg) -> None:
         """Reply as a relay does that has published everything."""
         await request.respond(f"{self.epoch}/0".encode())
@@ -86,6 +98,7 @@ async def publisher(nats_url: str) -> AsyncIterator[EventPublisher]:
         await connection.wait_until_connected()
         publisher = EventPublisher(connection)
         await connection.client.subscribe(streams.PUBLISHED_SUBJECT, cb=publisher.confirm)
+        await connection.client.subscribe(SKIPS_SUBJECT, cb=publisher.tell_skips)
         yield publisher
 
 
@@ -193,6 +206,7 @@ async def projector(
     retries: RetryPolicy = RetryPolicy(first_pause=0.05),  # noqa: B008 - it is frozen
     observe: Observer = lambda _: None,
     partitions: Iterable[int] | None = None,
+    skips: bool = False,
 ) -> AsyncIterator[RunningProjector]:
     """Run a projector.
 
@@ -204,6 +218,7 @@ async def projector(
         retries: the retry policy, with short pauses by default.
         observe: called with every batch of successful updates.
         partitions: fixed partitions, without leases; None to share them by leases.
+        skips: whether to ask for events to skip, to which something has to reply.
     """
     async with connect_redis(redis_url) as redis, await connect(nats_url, "projector") as connection:
         await connection.wait_until_connected()
@@ -220,6 +235,7 @@ async def projector(
             leases,
             retries,
             observe,
+            skips=Skips(RedisSkips(redis, connection, projection.view)) if skips else NO_SKIPS,
         )
         running = RunningProjector(views_store, leases, [])
         running.tasks = [

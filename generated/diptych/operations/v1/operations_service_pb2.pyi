@@ -737,6 +737,72 @@ class RetryDeadLettersResponse(_message.Message):
 Global___RetryDeadLettersResponse: _TypeAlias = RetryDeadLettersResponse  # noqa: Y015
 
 @_typing.final
+class SkipDeadLetterRequest(_message.Message):
+    """Request message for `SkipDeadLetter`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECTION_FIELD_NUMBER: _builtins.int
+    SAGA_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    projection: _builtins.str
+    """The projection; empty for a saga."""
+    saga: _builtins.str
+    """The saga; empty for a projection."""
+    id: _builtins.str
+    """The id of the aggregate or instance."""
+    version: _builtins.int
+    """The version of the event, which must be that of the dead letter."""
+    stream: _builtins.str
+    """The stream; needed only where an instance of a saga has failed on events of this version in several streams."""
+    reason: _builtins.str
+    """Why, as one printable line that is not blank; it is recorded."""
+    def __init__(
+        self,
+        *,
+        projection: _builtins.str = ...,
+        saga: _builtins.str = ...,
+        id: _builtins.str = ...,
+        version: _builtins.int = ...,
+        stream: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "projection", b"projection", "reason", b"reason", "saga", b"saga", "stream", b"stream", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SkipDeadLetterRequest: _TypeAlias = SkipDeadLetterRequest  # noqa: Y015
+
+@_typing.final
+class SkipDeadLetterResponse(_message.Message):
+    """Response message for `SkipDeadLetter`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEAD_LETTER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def dead_letter(self) -> _dead_letters_pb2.DeadLetter:
+        """The dead letter that is skipped."""
+
+    def __init__(
+        self,
+        *,
+        dead_letter: _dead_letters_pb2.DeadLetter | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dead_letter", b"dead_letter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letter", b"dead_letter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SkipDeadLetterResponse: _TypeAlias = SkipDeadLetterResponse  # noqa: Y015
+
+@_typing.final
 class ListParkedAggregatesRequest(_message.Message):
     """Request message for `ListParkedAggregates`."""
 

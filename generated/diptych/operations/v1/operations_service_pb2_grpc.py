@@ -97,6 +97,11 @@ class OperationsServiceStub:
                 request_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.RetryDeadLettersRequest.SerializeToString,
                 response_deserializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.RetryDeadLettersResponse.FromString,
                 _registered_method=True)
+        self.SkipDeadLetter = channel.unary_unary(
+                '/diptych.operations.v1.OperationsService/SkipDeadLetter',
+                request_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.SkipDeadLetterRequest.SerializeToString,
+                response_deserializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.SkipDeadLetterResponse.FromString,
+                _registered_method=True)
         self.ListParkedAggregates = channel.unary_unary(
                 '/diptych.operations.v1.OperationsService/ListParkedAggregates',
                 request_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.ListParkedAggregatesRequest.SerializeToString,
@@ -260,6 +265,16 @@ class OperationsServiceServicer:
     def RetryDeadLetters(self, request, context):
         """Has a slice of the dead letters of a filter tried again, with all of their attempts. Repeat the call with the
         `next_page_token` for the next slice. Fails as `ListDeadLetters`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SkipDeadLetter(self, request, context):
+        """Has a projection or a saga step over the event of a dead letter, now and in every later build: the event advances
+        the version and changes nothing else. The event itself stays. Fails with `NOT_FOUND` (`DEAD_LETTER_NOT_FOUND`),
+        and with `FAILED_PRECONDITION`: `DEAD_LETTER_AT_OTHER_VERSION` if another event is the dead letter by now,
+        `SKIP_NOT_POSSIBLE` if it is no event that fails, for instance because events are missing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -434,6 +449,11 @@ def add_OperationsServiceServicer_to_server(servicer, server):
                     servicer.RetryDeadLetters,
                     request_deserializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.RetryDeadLettersRequest.FromString,
                     response_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.RetryDeadLettersResponse.SerializeToString,
+            ),
+            'SkipDeadLetter': grpc.unary_unary_rpc_method_handler(
+                    servicer.SkipDeadLetter,
+                    request_deserializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.SkipDeadLetterRequest.FromString,
+                    response_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.SkipDeadLetterResponse.SerializeToString,
             ),
             'ListParkedAggregates': grpc.unary_unary_rpc_method_handler(
                     servicer.ListParkedAggregates,
@@ -828,6 +848,33 @@ class OperationsService:
             '/diptych.operations.v1.OperationsService/RetryDeadLetters',
             diptych_dot_operations_dot_v1_dot_operations__service__pb2.RetryDeadLettersRequest.SerializeToString,
             diptych_dot_operations_dot_v1_dot_operations__service__pb2.RetryDeadLettersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SkipDeadLetter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.operations.v1.OperationsService/SkipDeadLetter',
+            diptych_dot_operations_dot_v1_dot_operations__service__pb2.SkipDeadLetterRequest.SerializeToString,
+            diptych_dot_operations_dot_v1_dot_operations__service__pb2.SkipDeadLetterResponse.FromString,
             options,
             channel_credentials,
             insecure,

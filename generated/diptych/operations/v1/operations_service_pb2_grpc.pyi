@@ -86,6 +86,12 @@ class OperationsServiceStub:
     """Has a slice of the dead letters of a filter tried again, with all of their attempts. Repeat the call with the
     `next_page_token` for the next slice. Fails as `ListDeadLetters`.
     """
+    SkipDeadLetter: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.SkipDeadLetterRequest, _operations_service_pb2.SkipDeadLetterResponse]
+    """Has a projection or a saga step over the event of a dead letter, now and in every later build: the event advances
+    the version and changes nothing else. The event itself stays. Fails with `NOT_FOUND` (`DEAD_LETTER_NOT_FOUND`),
+    and with `FAILED_PRECONDITION`: `DEAD_LETTER_AT_OTHER_VERSION` if another event is the dead letter by now,
+    `SKIP_NOT_POSSIBLE` if it is no event that fails, for instance because events are missing.
+    """
     @_builtins.property
     @_deprecated("""by ListDeadLetters""")
     def ListParkedAggregates(self) -> _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.ListParkedAggregatesRequest, _operations_service_pb2.ListParkedAggregatesResponse]:
@@ -191,6 +197,12 @@ class OperationsServiceAsyncStub(OperationsServiceStub):
     RetryDeadLetters: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.RetryDeadLettersRequest, _operations_service_pb2.RetryDeadLettersResponse]  # type: ignore[assignment]
     """Has a slice of the dead letters of a filter tried again, with all of their attempts. Repeat the call with the
     `next_page_token` for the next slice. Fails as `ListDeadLetters`.
+    """
+    SkipDeadLetter: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.SkipDeadLetterRequest, _operations_service_pb2.SkipDeadLetterResponse]  # type: ignore[assignment]
+    """Has a projection or a saga step over the event of a dead letter, now and in every later build: the event advances
+    the version and changes nothing else. The event itself stays. Fails with `NOT_FOUND` (`DEAD_LETTER_NOT_FOUND`),
+    and with `FAILED_PRECONDITION`: `DEAD_LETTER_AT_OTHER_VERSION` if another event is the dead letter by now,
+    `SKIP_NOT_POSSIBLE` if it is no event that fails, for instance because events are missing.
     """
     @_builtins.property
     @_deprecated("""by ListDeadLetters""")
@@ -366,6 +378,18 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_operations_service_pb2.RetryDeadLettersResponse, _abc.Awaitable[_operations_service_pb2.RetryDeadLettersResponse]]:
         """Has a slice of the dead letters of a filter tried again, with all of their attempts. Repeat the call with the
         `next_page_token` for the next slice. Fails as `ListDeadLetters`.
+        """
+
+    @_abc_1.abstractmethod
+    def SkipDeadLetter(
+        self,
+        request: _operations_service_pb2.SkipDeadLetterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_service_pb2.SkipDeadLetterResponse, _abc.Awaitable[_operations_service_pb2.SkipDeadLetterResponse]]:
+        """Has a projection or a saga step over the event of a dead letter, now and in every later build: the event advances
+        the version and changes nothing else. The event itself stays. Fails with `NOT_FOUND` (`DEAD_LETTER_NOT_FOUND`),
+        and with `FAILED_PRECONDITION`: `DEAD_LETTER_AT_OTHER_VERSION` if another event is the dead letter by now,
+        `SKIP_NOT_POSSIBLE` if it is no event that fails, for instance because events are missing.
         """
 
     @_deprecated("""Lists the aggregates that wait in projections, the longest waiting first.""")
