@@ -19,9 +19,11 @@ from projector.projection import Projection
 from projector.projection_code import compute_projection_version
 from projector.redis_connection import connect, is_ready, prepare
 from projector.redis_memory import watch_memory
+from projector.redis_skips import RedisSkips
 from projector.redis_store import RedisStore
 from projector.retry_schedule import RETRY_POLICY
 from projector.runner import Runner
+from projector.skips import Skips
 from runtime import jetstream
 from runtime.grpc import server
 from runtime.jetstream import Connection, PublicationClock, SharedReader
@@ -82,6 +84,7 @@ async def run_projections(
             leases,
             retries,
             observe=create_observer(view, lambda: generations[view.projection].serving == view.generation),
+            skips=Skips(RedisSkips(redis, nats, view)),
             replay_turn=replay_turn,
             pace=pace,
         )

@@ -91,7 +91,7 @@ async def has_version(redis: Redis, version: int, account: str = HOT) -> bool:
     return await read_version(redis, account) == version and not await is_parked(redis, account)
 
 
-async def is_stuck_at(redis: Redis, version: int) -> bool:
+async def waits_at(redis: Redis, version: int) -> bool:
     return await read_version(redis) == version - 1 and await is_parked(redis)
 
 
@@ -109,7 +109,7 @@ async def test_each_kind_of_error_is_skipped_in_order_and_after_redis_was_wiped(
     async with run(redis_url, nats_url, accounts):
         await publisher.publish(*history)
         for version in (3, 5, 7):
-            await until(lambda: is_stuck_at(redis, version))  # noqa: B023 - awaited here
+            await until(lambda: waits_at(redis, version))  # noqa: B023 - awaited here
             await skip(redis, publisher, history[version - 1])
         await until(lambda: has_version(redis, 9))
     await assert_without(redis, history, 3, 5, 7)
@@ -127,7 +127,7 @@ async def test_a_retry_by_an_operator_finds_the_skip_at_once(
     history = list_payments(HOT, 5, v3=POISON)
     async with run(redis_url, nats_url, FragileAccounts(POISON)):
         await publisher.publish(*history)
-        await until(lambda: is_stuck_at(redis, 3))
+        await until(lambda: waits_at(redis, 3))
         await skip(redis, publisher, history[2])
         await parked_aggregates.retry(Settings(redis_url=redis_url), ACCOUNT, [HOT])
         await until(lambda: has_version(redis, 5))
@@ -145,7 +145,7 @@ async def test_a_skip_takes_effect_without_its_copy(
     history = list_payments(HOT, 5, v3=POISON)
     async with run(redis_url, nats_url, FragileAccounts(POISON)):
         await publisher.publish(*history)
-        await until(lambda: is_stuck_at(redis, 3))
+        await until(lambda: waits_at(redis, 3))
         await skip(redis, publisher, history[2], copy=False)
         await until(lambda: has_version(redis, 5))
     await assert_without(redis, history, 3)
@@ -194,7 +194,7 @@ async def test_a_skipped_first_event_leaves_an_empty_view(
     history = list_payments(HOT, 2, v1=POISON)
     async with run(redis_url, nats_url, FragileAccounts(POISON)):
         await publisher.publish(history[0])
-        await until(lambda: is_stuck_at(redis, 1))
+        await until(lambda: waits_at(redis, 1))
         await skip(redis, publisher, history[0])
         await until(lambda: has_version(redis, 1))
         assert not await redis.exists(ACCOUNT.history(HOT))
