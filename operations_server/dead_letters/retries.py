@@ -1,10 +1,12 @@
 """Retries of dead letters: parked aggregates become due, and sagas get their events again."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from diptych.operations.v1.dead_letters_pb2 import DeadLetter
 from redis.asyncio import Redis
 
+from contracts.generations import read_serving
 from contracts.view_layout import View
 from operations.parked_aggregates import RetryNotPossible, retry_listed
 from operations_server.dead_letters.letters import Letter, group_ids
@@ -38,8 +40,10 @@ class LetterRetries:
         """Make parked aggregates due now; return their number, and those that cannot be retried."""
         retried, refused = 0, list[DeadLetter]()
         for projection, ids in group_ids(letters).items():
+            redis: Any = self._redis
+            (view,) = await read_serving(redis, [self._views[projection]])
             try:
-                retried += await retry_listed(self._redis, self._views[projection], ids)
+                retried += await retry_listed(self._redis, view, ids)
             except RetryNotPossible as error:
                 own = [letter.message for letter in letters if letter.message.projection == projection]
                 refused += [_with_error(message, str(error)) for message in own]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
+from typing import Any
 
 from diptych.operations.v1 import operations_service_pb2 as protocol
 from diptych.operations.v1.parked_pb2 import ParkedAggregate
@@ -9,6 +10,7 @@ from grpc import StatusCode
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from contracts.generations import read_serving
 from contracts.view_layout import View
 from operations.parked_aggregates import AggregateUnknown, RetryNotPossible, retry_parked
 from operations_server.acts import OperatorActs
@@ -86,7 +88,9 @@ class ParkedAggregates:
         (name,) = self._choose(request.projection)
         with report_unavailable():
             try:
-                retried = await retry_parked(self._redis, self._views[name], request.ids)
+                redis: Any = self._redis
+                (view,) = await read_serving(redis, [self._views[name]])
+                retried = await retry_parked(self._redis, view, request.ids)
             except AggregateUnknown as error:
                 metadata = {"projection": name, "ids": ", ".join(error.ids[:MAX_NAMED])}
                 raise RpcError.not_found("operations", "AGGREGATE_UNKNOWN", metadata) from error

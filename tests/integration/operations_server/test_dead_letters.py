@@ -14,7 +14,7 @@ from diptych.ordering.v2 import events_pb2 as events
 from redis.asyncio import Redis
 
 from contracts.skips import INCARNATION
-from contracts.view_layout import View
+from contracts.view_layout import GENERATION, View
 from devstack.stack import Stack
 from operations.projections import list_views
 from operations.rendering.values import to_fields
@@ -79,9 +79,17 @@ def find_view(stack: Stack, name: str) -> View:
     return view
 
 
-async def park(stack: Stack, redis: Redis, name: str, id_: str, since: int, error: str = "no paper") -> None:
+async def park(
+    stack: Stack,
+    redis: Redis,
+    name: str,
+    id_: str,
+    since: int,
+    error: str = "no paper",
+    generation: str = GENERATION,
+) -> None:
     """Park an aggregate as a projector does."""
-    view = find_view(stack, name)
+    view = find_view(stack, name).at(generation)
     stream = f"{view.source_streams[0]}.{id_}"
     parked = Parked(stream, 3, error, since, 5, None, "parked", stale_since=since, place="a/b.py:7 in paid")
     record = msgspec.json.encode(parked)
@@ -90,9 +98,9 @@ async def park(stack: Stack, redis: Redis, name: str, id_: str, since: int, erro
     await redis.zadd(view.parked_since, {id_: since})
 
 
-async def begin_build(stack: Stack, redis: Redis, name: str) -> None:
+async def begin_build(stack: Stack, redis: Redis, name: str, generation: str = GENERATION) -> None:
     """Begin a build, as a projector does."""
-    view = find_view(stack, name)
+    view = find_view(stack, name).at(generation)
     await redis.set(view.build, "incarnation/build")
     await redis.hset(view.checkpoints, mapping={str(number): "epoch/0" for number in range(16)})
 
@@ -286,3 +294,19 @@ async def test_no_copy_is_written_that_lacks_earlier_skips(
     request = protocol.SkipDeadLetterRequest(projection=ORDERS, id="o-1", version=3, reason="r")
     await operator.query(request)
     assert not await redis.exists(find_view(stack, ORDERS).skips)
+
+
+async def test_dead_letters_are_those_of_the_generation_that_serves(
+    stack: Stack, operator: Caller, redis: Redis, database: Any
+) -> None:
+    view = find_view(stack, ORDERS)
+    for generation in (GENERATION, "2.1"):
+        await begin_build(stack, redis, ORDERS, generation)
+        await park(stack, redis, ORDERS, f"o-{generation}", NOW, generation=generation)
+    assert [each.id for each in (await list_all(operator))[0]] == [f"o-{GENERATION}"]
+    await redis.set(view.serving, "2.1")
+    assert [each.id for each in (await list_all(operator))[0]] == ["o-2.1"]
+    request = protocol.RetryDeadLettersRequest(id="o-2.1", reason="mended")
+    assert (await operator.query(request)).retried == 1
+    (letter,) = (await list_all(operator))[0]
+    assert letter.HasField("next_attempt_time")
