@@ -1,13 +1,13 @@
 """Keeps up to date all generations of one projection: the one that serves, and those beside it.
 
 How it works. Each generation has a runner of its own, which begins, continues or finishes its build as for a
-projection that has one generation only. Every INTERVAL the names are read again; a runner starts for a
+projection that has one generation only. The names are read again and again; a runner starts for a
 generation that is new, and ends for one that was pruned. While Redis cannot be read, all go on. A build
 pauses while Redis is nearly full, because a full Redis would refuse the writes of all generations.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from redis.asyncio import Redis
@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 
 from contracts.generations import GenerationRecord, GenerationsUnreadable, decode_record, decode_serving
 from contracts.view_layout import GENERATION, View
+from projector.lua import read_script
 from projector.pace import Pace
 from projector.projection import Projection
 from projector.redis_memory import read_used_percent
@@ -23,8 +24,8 @@ from runtime.process import logs
 from runtime.process.lifecycle import cancel_and_wait
 from runtime.process.wakeups import wait_for_any
 
-INTERVAL = 0.5
-"""Seconds between two readings of the names."""
+INTERVAL, BUILD_INTERVAL = 1.0, 0.2
+"""Seconds between two readings of the names, and while a generation is built beside the one that serves."""
 BUILD_LIMIT = 90
 """Percent of Redis's maxmemory from which on builds beside the serving generation pause."""
 
@@ -56,6 +57,10 @@ class Generations:
         self._failures = logs.RepeatedErrors(
             log, "Generations cannot be read", projection=self._view.projection
         )
+        self._unreadable = logs.LimitedErrors(
+            log, "Record of a generation cannot be read", projection=self._view.projection
+        )
+        self._read_script = redis.register_script(read_script("types", "read_generations"))
         self._is_full = False
         self.serving = GENERATION
         """The generation that serves, as it was read last."""
@@ -66,7 +71,7 @@ class Generations:
             while not stopping.is_set():
                 await self._read()
                 self._check_running()
-                await wait_for_any(stopping, timeout=INTERVAL)
+                await wait_for_any(stopping, timeout=BUILD_INTERVAL if self._is_building() else INTERVAL)
         finally:
             for each in self._running.values():
                 each.stopping.set()
@@ -81,19 +86,37 @@ class Generations:
         building = max(each.partitions_building for each in progress)
         return serving.runner.describe_progress()._replace(partitions_building=building)
 
+    def _is_building(self) -> bool:
+        """Return whether this process builds a generation beside the one that serves."""
+        return any(
+            each.runner.describe_progress().partitions_building
+            for name, each in self._running.items()
+            if name != self.serving
+        )
+
     async def _read(self) -> None:
+        """Read the names and the memory, and start and end runners."""
         try:
-            value: Any = await self._redis.get(self._view.serving)
-            values: Any = await self._redis.hgetall(self._view.generations)
-            serving = decode_serving(value)
-            records = {name.decode(): decode_record(value) for name, value in values.items()}
-            self._failures.reset()
-        except (RedisError, OSError, GenerationsUnreadable, UnicodeDecodeError) as error:
+            first = self._view.at(GENERATION)
+            prefix = first.code.removesuffix(GENERATION)
+            reply = await self._read_script(
+                keys=[first.serving, first.generations], args=[GENERATION, prefix]
+            )
+            percent = await read_used_percent(self._redis) if len(self._running) > 1 else None
+        except (RedisError, OSError) as error:
             self._failures.report(error)
             return
+        self._failures.reset()
+        serving, flat, code = reply
+        pairs = zip(flat[::2], flat[1::2], strict=True)
+        records = {name.decode(errors="replace"): self._decode(name, value) for name, value in pairs}
+        await self._take_over(decode_serving(serving), records, (code or b"").decode(errors="replace"))
+        self._pause_builds(percent)
+
+    async def _take_over(self, serving: str, records: Mapping[str, GenerationRecord], code: str) -> None:
         if serving != self.serving or not self._running:
             self.serving = serving
-            await self._note_serving()
+            self._report_serving(code)
         wanted: dict[str, GenerationRecord | None] = {**records, serving: None}
         for name in self._running.keys() - wanted:
             await self._end(name)
@@ -101,24 +124,25 @@ class Generations:
             if name not in self._running:
                 self._start(name)
             self._running[name].pace.set(record)
-        await self._check_memory(records.keys() - {serving})
 
-    async def _note_serving(self) -> None:
+    def _decode(self, name: bytes, value: bytes) -> GenerationRecord:
+        """Return a record; if it cannot be read, one whose build pauses."""
+        try:
+            return decode_record(value)
+        except GenerationsUnreadable as error:
+            self._unreadable.report(generation=name.decode(errors="replace"), error=str(error))
+            return GenerationRecord(paused="its record cannot be read")
+
+    def _report_serving(self, code: str) -> None:
         """Log which generation serves, and whether other code has built it."""
-        view = self._view.at(self.serving)
-        code: Any = await self._redis.get(view.code)
+        fields = {"projection": self._view.projection, "generation": self.serving}
         if self.serving != GENERATION:
-            log.info("Generation serves", projection=view.projection, generation=view.generation)
-        if code and code.decode() != self._code:
-            log.warning(
-                "Projection has changed since it was built",
-                projection=view.projection,
-                generation=view.generation,
-            )
+            log.info("Generation serves", **fields)
+        if code and code != self._code:
+            log.warning("Projection has changed since it was built", **fields)
 
-    async def _check_memory(self, beside: set[str]) -> None:
+    def _pause_builds(self, percent: int | None) -> None:
         """Let builds beside the serving generation pause while Redis is nearly full."""
-        percent = await read_used_percent(self._redis) if beside else None
         is_full = percent is not None and percent >= BUILD_LIMIT
         if is_full and not self._is_full:
             log.warning(
@@ -128,7 +152,7 @@ class Generations:
             )
         self._is_full = is_full
         for name, each in self._running.items():
-            each.pace.lacks_memory = is_full and name in beside
+            each.pace.lacks_memory = is_full and name != self.serving
 
     def _start(self, name: str) -> None:
         pace, stopping = Pace(), asyncio.Event()

@@ -140,15 +140,16 @@ class Runner:
             reader = await self._feed.open(identity.epoch, checkpoints.starts)
             session = self._session = Session(self._writer, self._feed, identity, checkpoints, reader)
             replays = asyncio.create_task(self._replayer.run(partitions))
+            applied = 0
             try:
                 while not stopping.is_set() and self._leases.partitions == partitions:
+                    if self._writer.building and not await self._rest(applied, partitions, stopping):
+                        continue
                     applied = await session.step()
                     if session.has_succeeded:
                         self._failures.reset()
                     if replays.done():
                         replays.result()  # raises: it ends by an error alone
-                    if self._writer.building:
-                        await self._rest(applied, partitions, stopping)
                 await session.finish()
                 self._session = None
             except Exception:
@@ -159,14 +160,15 @@ class Runner:
                 await session.close()
                 await reader.close()
 
-    async def _rest(self, applied: int, partitions: frozenset[int], stopping: asyncio.Event) -> None:
-        """Keep the pace of a build, until it may go on, the process stops or the leases change."""
+    async def _rest(self, applied: int, partitions: frozenset[int], stopping: asyncio.Event) -> bool:
+        """Keep the pace of a build until it may go on; return False if the session has to end before."""
         share = len(partitions) / streams.PARTITIONS
         while rest := self._pace.compute_rest(applied, share):
             if stopping.is_set() or self._leases.partitions != partitions:
-                return
+                return False
             await asyncio.sleep(rest)
             applied = 0
+        return True
 
     async def _ensure_build(self) -> tuple[Build, StreamIdentity] | None:
         """Return the build and the stream of the same database incarnation; begin a build if there is none.

@@ -143,3 +143,41 @@ async def test_a_paused_build_goes_on_when_it_is_resumed(
         await begin(redis)
         await until(lambda: redis.exists(NEW.ready))
         assert await projection_run.read_version(redis, "c-20") == cheques[0][-1].version
+
+
+async def test_keys_of_other_types_and_unreadable_records_stop_no_generation(
+    redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
+) -> None:
+    await redis.lpush(VIEW.serving, "no string")
+    await redis.lpush(VIEW.generations, "no hash")
+    await publisher.publish(*histories.cheque_events("c-0"))
+    async with generations(redis_url, nats_url):
+        await until(lambda: are_at(redis, "2", 3, 1))
+        await redis.delete(VIEW.serving, VIEW.generations)
+        await begin(redis)
+        await until(lambda: redis.exists(NEW.ready))
+        await redis.hset(VIEW.generations, "2.1", "no record")
+        await publisher.publish(*histories.cheque_events("c-1"))
+        for generation in ("2", "2.1"):
+            await until(lambda generation=generation: are_at(redis, generation, 3, 2))  # type: ignore[misc]
+
+
+async def test_builds_pause_while_redis_is_nearly_full(
+    redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    percents = [100]
+
+    async def read_used_percent(_redis: Redis) -> int:
+        return percents[-1]
+
+    monkeypatch.setattr("projector.generations.read_used_percent", read_used_percent)
+    await publisher.publish(*histories.cheque_events("c-0"))
+    async with generations(redis_url, nats_url) as running:
+        await begin(redis, paused="until it is full")
+        await until(lambda: "2.1" in running._running and running._running["2.1"].pace.lacks_memory)
+        await begin(redis)
+        await publisher.publish(*histories.cheque_events("c-1"))
+        await until(lambda: are_at(redis, "2", 3, 2))
+        assert not await redis.exists(NEW.ready)
+        percents.append(10)
+        await until(lambda: redis.exists(NEW.ready))
