@@ -46,6 +46,11 @@ SELECT stream, version, type, data, metadata::text, recorded_at, position FROM e
 WHERE stream = ANY($1::text[]) ORDER BY stream, version
 """
 
+READ_SKIPS = "SELECT consumer, stream, version FROM skipped_events WHERE stream = ANY($1::text[])"
+
+Skips = Mapping[tuple[str, str], frozenset[int]]
+"""The versions that a projection or a saga has stepped over, by its name as a consumer and by stream."""
+
 
 class StoredState(NamedTuple):
     """The snapshot of a stream, as the running release has stored it."""
@@ -116,6 +121,13 @@ class Record:
     async def read_states(self, names: Sequence[str]) -> Mapping[str, StoredState]:
         rows = await self._driver.fetch(READ_SNAPSHOTS, names)
         return {row["id"]: StoredState(row["state_version"], row["state"]) for row in rows}
+
+    async def read_skips(self, names: Collection[str]) -> Skips:
+        """Return the skipped events of these streams."""
+        skips: dict[tuple[str, str], frozenset[int]] = {}
+        for consumer, stream, version in await self._driver.fetch(READ_SKIPS, list(names)):
+            skips[consumer, stream] = skips.get((consumer, stream), frozenset()) | {version}
+        return skips
 
     async def read_events(self, names: Sequence[str]) -> AsyncIterator[list[RecordedEvent]]:
         """Yield the events of these streams, stream by stream, in slices that belong to one stream each."""

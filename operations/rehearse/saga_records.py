@@ -11,6 +11,7 @@ import msgspec
 from contracts import streams
 from contracts.envelope import RecordedEvent
 from operations.rehearse.recorded import Record, build_event
+from runtime.skipped_events import name_saga
 
 PAGE = 300
 """Instances that are read at once."""
@@ -106,7 +107,8 @@ class RecordedSaga:
     """When, `retry` or `abort`, and the reason."""
     answers: dict[UUID, Answer] = field(default_factory=dict)
     events: dict[str, list[RecordedEvent]] = field(default_factory=dict)
-    """By stream, up to the last one that it has received; of other streams perhaps not all."""
+    """By stream, up to the last one that it has received, without those that it has stepped over; of other
+    streams perhaps not all."""
     is_complete: bool = True
     """Whether all events of the other streams were read."""
 
@@ -209,9 +211,14 @@ async def _read_events(
             known_first, known_last = slices.get(stream, (first, last))
             slices[stream] = min(first, known_first), max(last, known_last)
             saga.events[stream] = []
-    by_stream = await read_slices(record, slices)
+    by_stream, skips = await read_slices(record, slices), await record.read_skips(slices)
     for (name, id_), saga in sagas.items():
         for stream in saga.events:
             own = own_types[name] and stream == streams.stream_name(own_types[name], id_)
             last = saga.row["version"] if own else saga.positions[stream]
-            saga.events[stream] = [each for each in by_stream.get(stream, ()) if each.version <= last]
+            skipped = skips.get((name_saga(name), stream), frozenset())
+            saga.events[stream] = [
+                event
+                for event in by_stream.get(stream, ())
+                if event.version <= last and event.version not in skipped
+            ]

@@ -6,12 +6,13 @@ from typing import Any
 
 from contracts import streams
 from operations.rehearse.installed_code import InstalledCode
-from operations.rehearse.recorded import Record, StoredState
+from operations.rehearse.recorded import Record, Skips, StoredState
 from operations.rehearse.report import Difference, Report
 from operations.rehearse.state_fold import StateFold
 from operations.rehearse.stored_views import StoredView, StoredViews
 from operations.rehearse.view_fold import ViewFold
 from projector.projection import Projection
+from runtime.skipped_events import name_projection
 
 Pair = tuple[str, str]
 """A stream, and the name of a projection."""
@@ -88,11 +89,15 @@ class StreamRehearsal:
         report: Report,
     ) -> None:
         name, folds = "", list[StateFold | ViewFold]()
+        skips = await self._record.read_skips(names)
         with_history, entries = dict[int, ViewFold](), 0
         async for events in self._record.read_events(names):
             if events[0].stream != name:
                 name = events[0].stream
-                folds = [*self._begin_state(name, states, report), *self._begin_views(name, stored, report)]
+                folds = [
+                    *self._begin_state(name, states, report),
+                    *self._begin_views(name, stored, skips, report),
+                ]
             for fold in folds:
                 fold.apply(events)
                 if isinstance(fold, ViewFold) and fold.history:
@@ -111,7 +116,7 @@ class StreamRehearsal:
         return [StateFold(aggregate, name, states[name], report)]
 
     def _begin_views(
-        self, name: str, stored: Mapping[Pair, StoredView | None], report: Report
+        self, name: str, stored: Mapping[Pair, StoredView | None], skips: Skips, report: Report
     ) -> Iterator[ViewFold]:
         for projection in self._list_projections(name):
             pair = (name, projection.view.projection)
@@ -124,7 +129,8 @@ class StreamRehearsal:
                 view = None
             if view is not None and not view.version:
                 report.notes[f"views of {pair[1]} do not exist yet"] += 1
-            yield ViewFold(projection, name, view, report)
+            skipped = skips.get((name_projection(pair[1]), name), frozenset())
+            yield ViewFold(projection, name, view, report, skipped)
 
     def _list_projections(self, name: str) -> Sequence[Projection[Any]]:
         return self._code.projections.get(streams.stream_type(name), ())

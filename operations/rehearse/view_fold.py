@@ -34,12 +34,18 @@ class ViewFold:
         stream: its stream.
         stored: the view in Redis; None if it is not compared.
         report: receives the differences.
+        skipped: the versions that it has stepped over.
     """
 
     def __init__(
-        self, projection: Projection[Any], stream: str, stored: StoredView | None, report: Report
+        self,
+        projection: Projection[Any],
+        stream: str,
+        stored: StoredView | None,
+        report: Report,
+        skipped: frozenset[int] = frozenset(),
     ) -> None:
-        self._projection, self._stored = projection, stored
+        self._projection, self._stored, self._skipped = projection, stored, skipped
         self._report = report
         self.name = projection.view.projection
         self.view_id = streams.aggregate_id(stream)
@@ -62,7 +68,7 @@ class ViewFold:
         """Fold events; return the view after all of them."""
         if self._has_failed or not events:
             return None
-        rendered, count, error = self._projection.fold(self._message, events)
+        rendered, count, error = self._projection.fold(self._message, events, skipped=self._skipped)
         if rendered is not None:
             self._message, self._version = rendered.message, events[count - 1].version
             self._collect_history(rendered)

@@ -103,3 +103,15 @@ def test_history_entries_are_compared_up_to_the_views_version() -> None:
     view.compare_history(entries, first=2)
     assert report.differences == {("history", "ordering.order_history.history"): 1}
     assert report.counts["history"] == 2
+
+
+def test_skipped_events_are_not_applied() -> None:
+    unknown = msgspec.structs.replace(EVENTS[2], type="diptych.ordering.v9.New")
+    events = [*EVENTS[:2], unknown, EVENTS[3]]
+    rendered, *_ = ORDERS.fold(Order(), events, skipped=frozenset({3}))
+    assert rendered is not None
+    entries, contributions = map(msgspec.json.encode, (rendered.entries, rendered.contributions))
+    report = Report()
+    stored = StoredView(4, rendered.data, entries, contributions)
+    ViewFold(ORDERS, STREAM, stored, report, skipped=frozenset({3})).apply(events)
+    assert (report.counts["views"], report.differences) == (1, {})
