@@ -107,6 +107,7 @@ ARGUMENTS = {
     ("sagas", "change-caller"): ("process-manager",),
     ("dead-letters", "show"): ("o-1",),
     ("dead-letters", "retry"): ("o-1", "--reason", "none"),
+    ("dead-letters", "skip"): ("o-1", "--saga", "a.b", "--version", "1", "--reason", "none"),
     ("sagas", "show"): ("o-1",),
     ("sagas", "retry"): ("o-1", "--reason", "none"),
     ("sagas", "abort"): ("o-1", "--reason", "none"),
