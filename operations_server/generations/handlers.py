@@ -4,12 +4,11 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from diptych.operations.v1 import generations_pb2 as messages
 from diptych.operations.v1 import operations_service_pb2 as protocol
 from google.protobuf.json_format import MessageToDict
-from grpc import StatusCode
 from msgspec.structs import replace
 from redis.asyncio import Redis
 from sqlalchemy import text
@@ -98,16 +97,22 @@ class GenerationsApi:
         chosen = await self._read(request.projection)
         for state in chosen.states[1:]:
             if state.record and not state.record.served_until:
-                self._refuse(request.projection, "GENERATION_EXISTS", generation=state.view.generation)
+                raise RpcError.of_rule(
+                    "operations",
+                    "GENERATION_EXISTS",
+                    _describe_refused(request.projection, generation=state.view.generation),
+                )
         needed = round(await chosen.store.estimate_bytes(chosen.serving.view) * MEMORY_MARGIN)
         memory = await self._redis.info("memory")
         free = int(memory["maxmemory"]) * BUILD_LIMIT // 100 - int(memory["used_memory"])
         if memory["maxmemory"] and needed > free and not request.ignore_memory:
             sizes = {"needed_bytes": str(needed), "free_bytes": str(max(0, free))}
-            self._refuse(request.projection, "MEMORY_INSUFFICIENT", **sizes)
+            raise RpcError.of_rule(
+                "operations", "MEMORY_INSUFFICIENT", _describe_refused(request.projection, **sizes)
+            )
         name = await chosen.store.begin(chosen.states, request.rate or None)
         if name is None:
-            self._refuse(request.projection, "GENERATION_EXISTS")
+            raise RpcError.of_rule("operations", "GENERATION_EXISTS", _describe_refused(request.projection))
         return protocol.BuildGenerationResponse(generation=name, needed_bytes=needed)
 
     async def pace(
@@ -148,7 +153,9 @@ class GenerationsApi:
         refused = [each for each in comparison.counts if each not in request.accepted_fields]
         if refused and not request.force:
             counts = ", ".join(f"{field} ({comparison.counts[field]})" for field in sorted(refused))
-            self._refuse(request.projection, "DIFFERENCES_NOT_ACCEPTED", fields=counts)
+            raise RpcError.of_rule(
+                "operations", "DIFFERENCES_NOT_ACCEPTED", _describe_refused(request.projection, fields=counts)
+            )
         await self._switch(chosen, other, request, described)
         yield protocol.SwitchGenerationResponse(compared_views=comparison.compared, comparison=described)
 
@@ -168,10 +175,18 @@ class GenerationsApi:
     ) -> protocol.PruneGenerationResponse:
         chosen = await self._read(request.projection)
         if request.generation == chosen.serving.view.generation:
-            self._refuse(request.projection, "GENERATION_SERVES", generation=request.generation)
+            raise RpcError.of_rule(
+                "operations",
+                "GENERATION_SERVES",
+                _describe_refused(request.projection, generation=request.generation),
+            )
         deleted = await chosen.store.prune(chosen.find(request.generation).view)
         if deleted is None:
-            self._refuse(request.projection, "GENERATION_SERVES", generation=request.generation)
+            raise RpcError.of_rule(
+                "operations",
+                "GENERATION_SERVES",
+                _describe_refused(request.projection, generation=request.generation),
+            )
         return protocol.PruneGenerationResponse(deleted_keys=deleted)
 
     async def _switch(
@@ -194,13 +209,21 @@ class GenerationsApi:
         async with self._database.begin() as connection:
             await connection.execute(RECORD, values)
             if not await chosen.store.switch(chosen.serving, other):
-                self._refuse(request.projection, "GENERATION_NOT_READY", generation=other.view.generation)
+                raise RpcError.of_rule(
+                    "operations",
+                    "GENERATION_NOT_READY",
+                    _describe_refused(request.projection, generation=other.view.generation),
+                )
 
     async def _choose_ready(self, projection: str, name: str) -> tuple[Chosen, GenerationState]:
         chosen = await self._read(projection)
         other = chosen.find(name)
         if not other.ready:
-            self._refuse(projection, "GENERATION_NOT_READY", generation=other.view.generation)
+            raise RpcError.of_rule(
+                "operations",
+                "GENERATION_NOT_READY",
+                _describe_refused(projection, generation=other.view.generation),
+            )
         return chosen, other
 
     async def _read(self, projection: str) -> Chosen:
@@ -223,9 +246,10 @@ class GenerationsApi:
             identity = None
         return (identity.epoch, identity.last_sequence) if identity else ("", 0)
 
-    def _refuse(self, projection: str, reason: str, **metadata: str) -> NoReturn:
-        fields = {"projection": projection, **metadata}
-        raise RpcError.of_rule("operations", reason, fields, StatusCode.FAILED_PRECONDITION)
+
+def _describe_refused(projection: str, **metadata: str) -> dict[str, str]:
+    """Return the facts of an act that is refused."""
+    return {"projection": projection, **metadata}
 
 
 def _describe(state: GenerationState, code: str, epoch: str, last_sequence: int) -> messages.Generation:
