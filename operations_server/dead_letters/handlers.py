@@ -120,7 +120,7 @@ class DeadLetterHandlers:
         parked = list[Letter]()
         if filter_.id:
             for letter in await self._letters.find(filter_):
-                await self._retry_letter(letter, request.reason, parked, response)
+                await self._retry_letter(letter, parked, response)
         else:
             await self._retry_slice(filter_, request, parked, response)
         retried, refused = await self._retries.retry_parked(parked)
@@ -144,20 +144,19 @@ class DeadLetterHandlers:
                     response.next_page_token = self._mint_token(request, list_id, last)
                     return
                 if selected := filter_.selects(letter):
-                    await self._retry_letter(letter, request.reason, parked, response)
+                    await self._retry_letter(letter, parked, response)
                 last = page.add(letter, selected)
 
     async def _retry_letter(
         self,
         letter: Letter,
-        reason: str,
         parked: list[Letter],
         response: protocol.RetryDeadLettersResponse,
     ) -> None:
         """Retry a saga's dead letter, and collect that of a projection."""
         if not isinstance(letter.source, SagaLetter):
             parked.append(letter)
-        elif refused := await self._retries.retry_saga(letter.source, letter.message, reason):
+        elif refused := await self._retries.retry_saga(letter.source, letter.message):
             response.refused.append(refused)
         else:
             response.retried += 1

@@ -49,7 +49,7 @@ class LetterRetries:
                 refused += [_with_error(message, str(error)) for message in own]
         return retried, refused
 
-    async def retry_saga(self, letter: SagaLetter, message: DeadLetter, reason: str) -> DeadLetter | None:
+    async def retry_saga(self, letter: SagaLetter, message: DeadLetter) -> DeadLetter | None:
         """Deliver the event of a saga's dead letter again; return why that is not possible, else None.
 
         Raises:
@@ -57,7 +57,7 @@ class LetterRetries:
         """
         try:
             if letter.id:
-                await self._saga_acts.retry_letter(letter.saga, letter.id, reason)
+                await self._saga_acts.deliver_failed(letter.saga, letter.id)
             else:
                 await self._saga_acts.deliver_parked(letter.saga, letter.stream)
         except RpcError as error:

@@ -78,15 +78,6 @@ class SagaActs:
             await self._engine.abort(name, request.id, request.reason, operator)
         return name
 
-    async def retry_letter(self, saga: str, id_: str, reason: str) -> None:
-        """Retry an instance that has failed on an event.
-
-        Raises:
-            RpcError: as `retry`.
-        """
-        async with _report(saga, id_):
-            await self._engine.retry(saga, id_, caller.current().subject, reason)
-
     async def deliver_failed(self, saga: str, id_: str) -> None:
         """Deliver the events that an instance failed on again.
 
