@@ -17,6 +17,7 @@ PROCESSES = {
     "projector": "projector",
     "process_manager": "process manager",
     "operations_server": "operations server",
+    "operations.verify": "verifier",
 }
 """The packages that declare metrics in a module `metrics`, and their processes."""
 

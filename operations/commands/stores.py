@@ -2,16 +2,19 @@
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import click
+from diptych.operations.v1.operations_service_pb2 import RetryParkedAggregatesRequest
 
 from operations.cli_output import echo, echo_json
 from operations.cli_parts import read_settings
-from operations.cli_types import Duration
+from operations.cli_types import Duration, Reason
+from operations.client.api import open_api
 from operations.commands import options
-from operations.rendering.json_lines import format_object
+from operations.rendering.json_lines import format_message, format_object
 
 if TYPE_CHECKING:
     from operations.housekeeping.kinds import Entry
@@ -52,15 +55,44 @@ def restored(as_json: bool) -> None:
     help="How long to wait for data that is behind.",
 )
 @click.option("--findings", default=20, show_default=True, help="How many findings of each check to show.")
+@click.option(
+    "--repair",
+    nargs=2,
+    multiple=True,
+    metavar="PROJECTION ID",
+    help="Fold this view again instead, with its history; several times for several views.",
+)
+@click.option("--reason", type=Reason(), help="Why it is repaired; it is recorded.")
 @options.as_json
-def verify(within: timedelta, findings: int, as_json: bool) -> None:
+def verify(
+    within: timedelta, findings: int, repair: tuple[tuple[str, str], ...], reason: str | None, as_json: bool
+) -> None:
     """Compare all derived data with an independent fold of the events.
+
+    With --repair nothing is compared: projectors fold the views again from their first events.
 
     Exit code 0: no difference. 1: differences. 2: the comparison was not possible.
     """
+    if repair:
+        _repair(repair, reason, as_json)
+        return
     from operations.verify import command
 
     sys.exit(command.run(read_settings(), within.total_seconds(), findings, as_json))
+
+
+def _repair(views: Sequence[tuple[str, str]], reason: str | None, as_json: bool) -> None:
+    """Have views folded again; an act of the operations server for each."""
+    if reason is None:
+        raise click.BadParameter("--repair needs a reason", param_hint="--reason")
+    with open_api() as api:
+        for projection, id_ in views:
+            request = RetryParkedAggregatesRequest(projection=projection, ids=[id_], reason=reason)
+            response = api.call(api.stub.RetryParkedAggregates, request, is_act=True)
+            if as_json:
+                echo_json(format_message(response))
+            else:
+                echo(f"{projection} {id_} is folded again within seconds")
 
 
 @click.command()

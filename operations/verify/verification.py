@@ -11,7 +11,7 @@ histories are in temporary files (`spool.py`), with some 40 bytes for each event
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from time import monotonic
 
@@ -38,6 +38,9 @@ CONNECT_TIMEOUT = 5.0
 """Seconds for the connection to NATS."""
 
 SKIPPED = "SELECT consumer, stream, version, reason, subject, recorded_at FROM skipped_events ORDER BY number"
+Rest = Callable[[int], Awaitable[None]]
+"""Takes the number of streams that were compared since the last call."""
+
 UNVERIFIABLE = (*UNREACHABLE, StreamChanged, ReaderLost)
 """Errors after which the comparison has no result."""
 
@@ -49,6 +52,7 @@ async def verify(
     max_findings: int = 20,
     aggregates: Sequence[Aggregate] | None = None,
     observe: Callable[[int, int], None] = lambda _done, _total: None,
+    rest: Rest | None = None,
 ) -> Report:
     """Compare everything that is derived from the events with an independent fold of them.
 
@@ -58,6 +62,7 @@ async def verify(
         max_findings: findings of each check that the report keeps.
         aggregates: the aggregates with a fold; None for those of the chosen contexts.
         observe: called with the number of events that are compared, and that of all.
+        rest: called after each page of streams with their number; None to compare as fast as possible.
 
     Raises:
         StartError: a context is unknown or invalid.
@@ -85,6 +90,7 @@ async def verify(
             max_findings=max_findings,
             all_contexts=not settings.contexts.strip(),
             observe=observe,
+            rest=rest,
         )
         return await verification.run()
     finally:
@@ -115,7 +121,9 @@ class Verification:
         max_findings: int,
         all_contexts: bool = False,
         observe: Callable[[int, int], None] = lambda _done, _total: None,
+        rest: Rest | None = None,
     ) -> None:
+        self._rest = rest
         self._sources, self._incarnation, self._standby = sources, incarnation, standby
         self._aggregates = {aggregate.stream_type: aggregate for aggregate in aggregates}
         self._sagas = sagas
@@ -169,6 +177,10 @@ class Verification:
             queue.add(targets, await aggregates.check(targets, self._counts))
             after = next(reversed(targets))
             self._observe(self._report.counts["events"], last_position)
+            if self._rest is not None:
+                await self._rest(len(targets))
+                if self._sources.stream.epoch:  # or all streams that changed meanwhile were checked again
+                    await self._read_stream()
         for stream_type, count in self._counts.without_fold.items():
             note = f"{count:,} streams of {stream_type} have no fold: only versions and rows compared"
             self._report.notes.append(note)

@@ -143,6 +143,8 @@ class Settings(BaseSettings):
     and a later event restores it from the stream."""
     keep_history: Retention = None
     """How long the entries of histories, ledgers and statements are kept in Redis, from the event on."""
+    verify_rate: float = Field(default=100.0, gt=0, allow_inf_nan=False)
+    """Streams a second that the verifier (`python -m operations.verify`) compares with their views."""
     outbox_retention: float = Field(
         default=86_400.0, gt=0, le=MAX_RETENTION.total_seconds(), allow_inf_nan=False
     )
