@@ -295,7 +295,7 @@ async def test_a_projector_notices_an_unparking_by_another_process(
         fragile.broken = False
         await replay(redis, publisher, fragile.projection)
         await publisher.publish(one[2])
-        await until(lambda: projection_run.has_applied(redis, [one]))
+        await until(lambda: projection_run.is_complete(redis, [one]))
     await projection_run.assert_views(redis, [one])
 
 
@@ -327,7 +327,7 @@ async def test_a_projector_killed_while_unparking_loses_no_event(
     async with projector(
         redis_url, nats_url, partitions=ALL_PARTITIONS, projection=fragile.projection, retries=quick
     ):
-        await until(lambda: projection_run.has_applied(redis, [one]))
+        await until(lambda: projection_run.is_complete(redis, [one]))
         await until(lambda: are_parked(redis))
     await projection_run.assert_views(redis, [one])
 

@@ -21,7 +21,7 @@ async def test_a_view_follows_its_events(
     async with projector(redis_url, nats_url, partitions=ALL_PARTITIONS):
         for n in range(1, 4):
             await publisher.publish(history[n - 1])
-            await until(lambda: projection_run.has_applied(redis, [history[:n]]))  # noqa: B023 - awaited here
+            await until(lambda: projection_run.is_complete(redis, [history[:n]]))  # noqa: B023 - awaited here
             await projection_run.assert_views(redis, [history[:n]])
     fields = await projection_run.read_view(redis, "c-1")
     assert fields["state"] == b"STATE_VOIDED"
@@ -43,7 +43,7 @@ async def test_a_backlog_of_many_cheques_matches_an_independent_fold(
             queues.remove(queue)
     await publisher.publish(*interleaved)
     async with projector(redis_url, nats_url, partitions=ALL_PARTITIONS):
-        await until(lambda: projection_run.has_applied(redis, histories))
+        await until(lambda: projection_run.is_complete(redis, histories))
     await projection_run.assert_views(redis, histories)
 
 
@@ -74,7 +74,7 @@ async def test_events_out_of_order_within_a_batch_are_applied_in_order(
     one = cheque_events("c-1")
     await publisher.publish(one[2], one[0], one[1])
     async with projector(redis_url, nats_url, partitions=ALL_PARTITIONS):
-        await until(lambda: projection_run.has_applied(redis, [one]))
+        await until(lambda: projection_run.is_complete(redis, [one]))
     await projection_run.assert_views(redis, [one])
 
 
@@ -87,7 +87,7 @@ async def test_an_event_that_overtook_an_earlier_one_waits_for_it(
         await until(lambda: projection_run.has_applied(redis, [two]))
         async with projection_run.publisher(nats_url) as second:
             await second.publish(one[1])
-        await until(lambda: projection_run.has_applied(redis, [one]))
+        await until(lambda: projection_run.is_complete(redis, [one]))
         await until(lambda: nothing_is_parked(redis))
     await projection_run.assert_views(redis, [one, two])
 
@@ -119,7 +119,7 @@ async def test_events_of_other_stream_types_are_ignored(
     await publisher.connection.js.publish("diptych.events.3.other.item.x-1", b"foreign")
     async with projector(redis_url, nats_url, partitions=ALL_PARTITIONS):
         await publisher.publish(*two)
-        await until(lambda: projection_run.has_applied(redis, [one[:1], two]))
+        await until(lambda: projection_run.is_complete(redis, [one[:1], two]))
         await until(lambda: projection_run.is_ready(redis))
     await projection_run.assert_views(redis, [one[:1], two])
 
@@ -132,7 +132,7 @@ async def test_a_message_that_no_relay_published_is_ignored(
     await publisher.connection.js.publish(streams.subject("ledger.cheque.c-1"), b"no headers")
     await publisher.publish(one[1])
     async with projector(redis_url, nats_url, partitions=ALL_PARTITIONS):
-        await until(lambda: projection_run.has_applied(redis, [one[:2]]))
+        await until(lambda: projection_run.is_complete(redis, [one[:2]]))
     await projection_run.assert_views(redis, [one[:2]])
 
 

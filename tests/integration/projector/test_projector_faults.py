@@ -58,7 +58,7 @@ async def test_a_projector_killed_between_any_two_steps_loses_no_event(
         assert isinstance(await dying.wait_for_error(), Killed)
     histories = [ONE, TWO[:2], THREE[:1]]
     async with projector(redis_url, nats_url, partitions=ALL_PARTITIONS):
-        await until(lambda: projection_run.has_applied(redis, histories))
+        await until(lambda: projection_run.is_complete(redis, histories))
     await projection_run.assert_views(redis, histories)
 
 
@@ -93,7 +93,7 @@ async def test_two_projectors_on_the_same_partitions_do_no_harm(
     ):
         for n in range(3):
             await publisher.publish(*(history[n] for history in histories))
-        await until(lambda: projection_run.has_applied(redis, histories))
+        await until(lambda: projection_run.is_complete(redis, histories))
     await projection_run.assert_views(redis, histories)
 
 
@@ -209,7 +209,7 @@ async def test_a_redis_flushed_under_load_loses_no_event(
                 await publisher.publish(*(history[n] for history in histories[at : at + 20]))
                 if at in (60, 140):
                     await redis.flushall()
-        await until(lambda: projection_run.has_applied(redis, histories))
+        await until(lambda: projection_run.is_complete(redis, histories))
         await until(lambda: projection_run.is_ready(redis))
     await projection_run.assert_views(redis, histories)
 
@@ -232,7 +232,7 @@ async def test_a_projector_frozen_before_a_flush_writes_nothing_after_it(
             await other.stop()
         pause.proceed.set()
         await publisher.publish(ONE[2])
-        await until(lambda: projection_run.has_applied(redis, [ONE]))
+        await until(lambda: projection_run.is_complete(redis, [ONE]))
     assert await redis.get(VIEW.build) == build
     await projection_run.assert_views(redis, [ONE])
 
@@ -297,7 +297,7 @@ async def test_a_redis_restored_from_a_backup_catches_up(
             for key, value in earlier.items():
                 pipe.restore(key, 0, value)
             await pipe.execute()
-        await until(lambda: projection_run.has_applied(redis, [ONE, TWO[:2]]))
+        await until(lambda: projection_run.is_complete(redis, [ONE, TWO[:2]]))
     await projection_run.assert_views(redis, [ONE, TWO[:2]])
 
 
@@ -376,7 +376,7 @@ async def test_a_redis_that_lost_its_scripts_or_its_connections_is_used_again(
         kill: Any = redis.client_kill_filter
         await kill(_type="normal", skipme=True)
         await publisher.publish(*THREE)
-        await until(lambda: projection_run.has_applied(redis, [ONE, TWO, THREE]))
+        await until(lambda: projection_run.is_complete(redis, [ONE, TWO, THREE]))
     await projection_run.assert_views(redis, [ONE, TWO, THREE])
 
 
@@ -409,7 +409,7 @@ async def test_a_projection_without_build_or_checkpoints_is_rebuilt(
         await redis.delete(lost)
         await until(lambda: has_other_build(redis, build))
         await until(lambda: projection_run.is_ready(redis))
-        await until(lambda: projection_run.has_applied(redis, [ONE, TWO[:1]]))
+        await until(lambda: projection_run.is_complete(redis, [ONE, TWO[:1]]))
     await projection_run.assert_views(redis, [ONE, TWO[:1]])
 
 

@@ -148,7 +148,7 @@ async def test_a_projector_starts_before_its_servers_and_outlives_them(
             await own_nats.start()
             await until(lambda: publisher.connection.connected)
             await publisher.publish(one[2])
-            await until(lambda: projection_run.has_applied(redis, [one]))
+            await until(lambda: projection_run.is_complete(redis, [one]))
             await projection_run.assert_views(redis, [one])
             await until(lambda: is_health(address, "SERVING"))
             assert process.find_log_lines("Aggregate parked") == []

@@ -84,7 +84,7 @@ async def test_counters_match_the_views_despite_kills_doubles_and_redelivery(
         projector(redis_url, nats_url, partitions=ALL_PARTITIONS),
         projector(redis_url, nats_url, partitions=ALL_PARTITIONS),
     ):
-        await until(lambda: projection_run.has_applied(redis, histories))
+        await until(lambda: projection_run.is_complete(redis, histories))
     await projection_run.assert_views(redis, histories)
 
 

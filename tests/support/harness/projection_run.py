@@ -292,6 +292,11 @@ async def has_applied(redis: Redis, histories: Iterable[Sequence[RecordedEvent]]
     )
 
 
+async def is_complete(redis: Redis, histories: Iterable[Sequence[RecordedEvent]]) -> bool:
+    """Return whether every view is at the version of its last event, and nothing is parked or replayed."""
+    return await has_applied(redis, histories) and not await redis.exists(VIEW.parked)
+
+
 async def read_counters(redis: Redis) -> dict[str, dict[str, int]]:
     """Return all counters, by key and name."""
     keys = [key async for key in redis.scan_iter(match="counters:*", count=1_000)]

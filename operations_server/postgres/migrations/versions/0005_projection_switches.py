@@ -1,12 +1,12 @@
 """The record of switches between generations of projections.
 
-Revision ID: operations_6
+Revision ID: operations_5
 Revises: operations_4
 """
 
 from alembic import op
 
-revision = "operations_6"
+revision = "operations_5"
 down_revision = "operations_4"
 
 ROLE = "diptych_operations"

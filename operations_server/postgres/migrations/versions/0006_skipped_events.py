@@ -1,15 +1,15 @@
 """The operations server records which events projections and sagas step over.
 
-Revision ID: operations_7
-Revises: operations_6
+Revision ID: operations_6
+Revises: operations_5
 """
 
 from alembic import op
 
 from runtime.skipped_events import TABLE
 
-revision = "operations_7"
-down_revision = "operations_6"
+revision = "operations_6"
+down_revision = "operations_5"
 
 ROLE = "diptych_operations"
 
