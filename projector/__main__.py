@@ -90,9 +90,8 @@ async def run_projections(
         )
 
     generations = {
-        name: Generations(redis, each, create_runner, codes[name])
+        each.view.projection: Generations(redis, each, create_runner, codes[each.view.projection])
         for each in projections
-        if (name := each.view.projection)
     }
     observe_progress(
         lambda: [progress for each in generations.values() if (progress := each.describe_progress())]

@@ -17,7 +17,14 @@ from tests.support.harness.collector import Collector
 from tests.support.harness.invariants import verify_stack
 from tests.support.harness.log_lines import lines_of
 from tests.support.harness.shop import Shop
-from tests.support.harness.traced_orders import SERVICES, place_order, trace_order, trading, wait_for_spans
+from tests.support.harness.traced_orders import (
+    SERVICES,
+    list_roots,
+    place_order,
+    trace_order,
+    trading,
+    wait_for_spans,
+)
 from tests.support.harness.waiting import until
 
 
@@ -119,10 +126,8 @@ async def test_the_trace_of_an_order_leads_to_its_views_and_to_the_end_of_its_sa
     stack: Stack, collector: Collector
 ) -> None:
     spans = await trace_order(stack, collector)
-    by_id = {span.id: span for span in spans}
-    roots = [span for span in spans if span.parent not in by_id]
-    assert [root.name for root in roots] == ["diptych.ordering.v1.CommandService/PlaceOrder"]
-    place = roots[0]
+    (place,) = list_roots(spans)
+    assert place.name == "diptych.ordering.v1.CommandService/PlaceOrder"
     assert place.attributes["diptych.outcome"] == "accepted"
     assert place.attributes["diptych.stream"].startswith("ordering.order.")
     for service, name, kind in (

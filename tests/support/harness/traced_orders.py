@@ -62,27 +62,38 @@ async def trace_order(stack: Stack, collector: Collector) -> Sequence[Span]:
     async with trading(stack, "alice", "01") as (trade, trace):
         await trade.place_order(sku, account_id)
 
+    def list_spans() -> list[Span]:
+        return [span for span in collector.spans if span.trace == trace]
+
     def has_ended() -> bool:
-        """Return whether views and saga have the second events of the order and its claims."""
+        """Return whether views and saga have the second events of the order and its claims.
+
+        Each process exports its spans by itself, so a parent may come after its children.
+        """
+        spans = list_spans()
         received = Counter(
             (span.service, span.attributes["messaging.message.id"].partition(".")[0])
-            for span in collector.spans
-            if span.trace == trace and span.attributes.get("messaging.message.id", "").endswith("@2")
+            for span in spans
+            if span.attributes.get("messaging.message.id", "").endswith("@2")
             if span.kind == "CONSUMER"
         )
-        return received == CONFIRMED
+        return received == CONFIRMED and len(list_roots(spans)) == 1
 
     await until(has_ended, 30)
-    return [span for span in collector.spans if span.trace == trace]
+    return list_spans()
+
+
+def list_roots(spans: Sequence[Span]) -> list[Span]:
+    """Return the spans whose parent is not among them."""
+    ids = {span.id for span in spans}
+    return [span for span in spans if span.parent not in ids]
 
 
 def render_trace(spans: Sequence[Span]) -> str:
     """Return the spans of one trace as lines, each below its parent, in the order of their starts."""
-    ids = {span.id for span in spans}
     ordered = sorted(spans, key=lambda span: span.start_ns)
     begin = min((span.start_ns for span in spans), default=0)
-    roots = [span for span in ordered if span.parent not in ids]
-    return "\n".join(line for root in roots for line in _list_lines(root, ordered, begin, 0))
+    return "\n".join(line for root in list_roots(ordered) for line in _list_lines(root, ordered, begin, 0))
 
 
 def _list_lines(span: Span, spans: Sequence[Span], begin_ns: int, depth: int) -> Iterator[str]:
