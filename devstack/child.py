@@ -8,12 +8,15 @@ from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from time import monotonic, sleep
 
 _CHILD_EXEC = Path(__file__).with_name("child_exec.py")
 
 Output = Path | Callable[[str], None]
 """The receiver of a child's lines: a file to append to, or a function to call with each line."""
 _MAX_LINE_LENGTH = 2**24
+_STOP_TIMEOUT = 1.0
+"""Seconds to wait until all threads of a frozen program stand still."""
 
 
 class Child:
@@ -134,8 +137,12 @@ class Child:
         return await self.wait_ended()
 
     def freeze(self) -> None:
-        """Suspend the program, like a machine that hangs."""
-        self._signal(signal.SIGSTOP, self.process.pid, *list_children(self.process.pid))
+        """Suspend the program, like a machine that hangs; return once it stands still."""
+        pids = (self.process.pid, *list_children(self.process.pid))
+        self._signal(signal.SIGSTOP, *pids)
+        end = monotonic() + _STOP_TIMEOUT
+        while not all(map(_stands_still, pids)) and monotonic() < end:  # the signal takes a moment
+            sleep(0.0005)
 
     def thaw(self) -> None:
         """Resume a frozen program."""
@@ -167,6 +174,17 @@ class Child:
         if callable(self._output) and self.process.stdout is not None:
             async for line in self.process.stdout:
                 self._output(line.decode(errors="replace").rstrip("\n"))
+
+
+def _stands_still(pid: int) -> bool:
+    """Return whether all threads of a process are stopped; also of one that has ended."""
+    with suppress(OSError):  # it ends at this moment
+        states = [
+            each.read_text().rpartition(")")[2].split()[0]
+            for each in Path(f"/proc/{pid}/task").glob("*/stat")
+        ]
+        return all(state in "TtZX" for state in states)
+    return True
 
 
 def list_children(pid: int) -> list[int]:
