@@ -89,10 +89,10 @@ check: lint types imports ## run lint, types and imports
 unit: $(READY) ## run the tests that need no servers, in seconds
 	pytest -q tests/unit
 
-# Three processes for two cores, because tests often wait for a server.
-SPREAD := -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+# Four processes for two cores, because tests often wait for a server.
+SPREAD := -n 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
-test: $(READY) ## run the suite on real servers, in three processes
+test: $(READY) ## run the suite on real servers, in four processes
 	pytest -q $(SPREAD)
 
 test-long: $(IMPORTED)/.ready ## run more rounds, seeds and longer outages of the fault tests
