@@ -129,7 +129,8 @@ class ChangeNotifications:
         """Wait for the subscription, as `Signal.wait_until_subscribed` documents."""
         self.check_running()
         try:
-            await asyncio.wait_for(self._subscribed.wait(), MAX_PAUSE)
+            async with asyncio.timeout(MAX_PAUSE):  # wait_for of Python 3.11 may swallow the end of a call
+                await self._subscribed.wait()
         except TimeoutError:
             raise RpcError("READ_MODEL_UNAVAILABLE", "Redis is unreachable", retry_after=1.0) from None
 

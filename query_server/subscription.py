@@ -65,10 +65,12 @@ class Subscription:
 
     async def _read_reply_or_probe(self) -> Any:
         try:
-            return await asyncio.wait_for(self._read_reply(), TIMEOUT)
+            async with asyncio.timeout(TIMEOUT):
+                return await self._read_reply()
         except TimeoutError:
             self._send("PSUBSCRIBE", self._patterns[0])
-            return await asyncio.wait_for(self._read_reply(), TIMEOUT)
+            async with asyncio.timeout(TIMEOUT):
+                return await self._read_reply()
 
     async def _read_reply(self) -> Any:
         """Return the next reply of Redis: a list, except in reply to the handshake."""

@@ -119,7 +119,8 @@ class AwaitedEvents:
                 await self._check(list(self._waits))
                 await asyncio.sleep(MIN_INTERVAL)
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._delivered.wait(), POLL_INTERVAL - MIN_INTERVAL)
+                    async with asyncio.timeout(POLL_INTERVAL - MIN_INTERVAL):
+                        await self._delivered.wait()
         finally:
             self._checking = None
             self._ends.forget_all_but(set())

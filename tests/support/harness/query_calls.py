@@ -13,6 +13,7 @@ from runtime.grpc import caller
 from runtime.grpc.caller import Caller
 from runtime.grpc.method import Handler
 from runtime.grpc.waits import compute_deadline
+from runtime.process.lifecycle import cancel_and_wait
 from tests.support.harness.freshness import NO_LIMIT, NO_NOTIFICATIONS, make_serving
 from tests.support.harness.read_model import ReadModel
 
@@ -79,8 +80,7 @@ class QueryCalls:
         try:
             yield Watch(context, running, lambda data: self._parse(method, data))
         finally:
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+            await asyncio.wait_for(cancel_and_wait(running), TIMEOUT)
 
     def _build_request(self, method: str, fields: Mapping[str, Any]) -> Any:
         return GetMessageClass(self._methods[method].input_type)(**fields)
