@@ -54,9 +54,7 @@ async def retry_parked(client: redis.Redis, view: View, ids: Collection[str]) ->
         RetryNotPossible: the projection is being built, or a view cannot be folded again.
         AggregateUnknown: there is no view of some of the ids.
     """
-    store = RedisStore(client, view)
-    if (build := await store.read_build()) is None:
-        raise RetryNotPossible(f"{view.projection} is being built; all aggregates are retried by that")
+    store, build = await _open_built(client, view)
     parked = await store.load_parked()
     others = sorted(set(ids) - parked.keys())
     await _check_views(store, view, others)
@@ -80,10 +78,20 @@ async def retry_listed(client: redis.Redis, view: View, ids: Sequence[str]) -> i
     Raises:
         RetryNotPossible: the projection is being built.
     """
-    store = RedisStore(client, view)
-    if await store.read_build() is None:
-        raise RetryNotPossible(f"{view.projection} is being built; all aggregates are retried by that")
+    store, _ = await _open_built(client, view)
     return await _retry_page(store, ids)
+
+
+async def _open_built(client: redis.Redis, view: View) -> tuple[RedisStore, Build]:
+    """Return the store of a projection, and its build.
+
+    Raises:
+        RetryNotPossible: the projection is being built.
+    """
+    store = RedisStore(client, view)
+    if (build := await store.read_build()) is None:
+        raise RetryNotPossible(f"{view.projection} is being built; all aggregates are retried by that")
+    return store, build
 
 
 async def _retry_page(store: RedisStore, ids: Sequence[str]) -> int:

@@ -67,7 +67,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
             DeadLetters(ParkedList(connections.redis, system.views), sagas.letters),
             LetterEvents(records.database),
             retries,
-            LetterSkips(records.database, connections.redis, retries, saga_acts),
+            LetterSkips(records.database, connections.redis, retries),
             tokens,
         )
         lifecycle.spawn(SystemGauges(system).run(), "metrics of the system")

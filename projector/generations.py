@@ -79,12 +79,11 @@ class Generations:
 
     def describe_progress(self) -> Progress | None:
         """Return the progress of the serving generation, with the partitions that any of them builds."""
-        serving = self._running.get(self.serving)
-        if serving is None:
+        if self.serving not in self._running:
             return None
-        progress = [each.runner.describe_progress() for each in self._running.values()]
-        building = max(each.partitions_building for each in progress)
-        return serving.runner.describe_progress()._replace(partitions_building=building)
+        progress = {name: each.runner.describe_progress() for name, each in self._running.items()}
+        building = max(each.partitions_building for each in progress.values())
+        return progress[self.serving]._replace(partitions_building=building)
 
     def _is_building(self) -> bool:
         """Return whether this process builds a generation beside the one that serves."""

@@ -9,6 +9,7 @@ import ast
 import inspect
 import sys
 from collections.abc import Iterator
+from functools import cache
 from hashlib import sha256
 from types import ModuleType
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from projector.projection import Projection
 
 
+@cache
 def compute_projection_version(projection: Projection[Any]) -> str:
     """Return sixteen hex digits that identify the projection's code."""
     result = sha256()

@@ -42,6 +42,11 @@ POLL_INTERVAL = 0.2
 """Seconds between two looks at a build."""
 
 
+_sample = click.option(
+    "--sample", type=click.IntRange(min=0), default=0, help="About how many views; default: all."
+)
+
+
 @click.group()
 def projections() -> None:
     """List and rebuild projections, and retry parked aggregates."""
@@ -146,7 +151,7 @@ def _rebuild_in_place(name: str, within: timedelta, as_json: bool) -> None:
 @projections.command()
 @click.argument("name")
 @click.option("--generation", default="", help="The other one; default: the one built last.")
-@click.option("--sample", type=click.IntRange(min=0), default=0, help="About how many views; default: all.")
+@_sample
 @options.as_json
 def compare(name: str, generation: str, sample: int, as_json: bool) -> None:
     """Compare a generation of the projection NAME with the one that serves, field by field.
@@ -164,7 +169,7 @@ def compare(name: str, generation: str, sample: int, as_json: bool) -> None:
 @click.argument("name")
 @click.option("--generation", default="", help="The one that is to serve; default: the one built last.")
 @click.option("--accept", default="", metavar="FIELD,...", help="Fields that may differ.")
-@click.option("--sample", type=click.IntRange(min=0), default=0, help="About how many views; default: all.")
+@_sample
 @click.option("--force", is_flag=True, help="Switch whatever differs.")
 @options.reason
 @options.as_json

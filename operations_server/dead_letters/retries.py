@@ -1,7 +1,6 @@
 """Retries of dead letters: parked aggregates become due, and sagas get their events again."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from diptych.operations.v1.dead_letters_pb2 import DeadLetter
 from redis.asyncio import Redis
@@ -40,8 +39,7 @@ class LetterRetries:
         """Make parked aggregates due now; return their number, and those that cannot be retried."""
         retried, refused = 0, list[DeadLetter]()
         for projection, ids in group_ids(letters).items():
-            redis: Any = self._redis
-            (view,) = await read_serving(redis, [self._views[projection]])
+            (view,) = await read_serving(self._redis, [self._views[projection]])
             try:
                 retried += await retry_listed(self._redis, view, ids)
             except RetryNotPossible as error:
@@ -56,15 +54,23 @@ class LetterRetries:
             RpcError: `WRITE_MODEL_UNAVAILABLE`.
         """
         try:
-            if letter.id:
-                await self._saga_acts.deliver_failed(letter.saga, letter.id)
-            else:
-                await self._saga_acts.deliver_parked(letter.saga, letter.stream)
+            await self.deliver(letter)
         except RpcError as error:
             if error.reason == "WRITE_MODEL_UNAVAILABLE":
                 raise
             return _with_error(message, error.message)
         return None
+
+    async def deliver(self, letter: SagaLetter) -> None:
+        """Deliver the event of a saga's dead letter again.
+
+        Raises:
+            RpcError: as the methods of `SagaActs`.
+        """
+        if letter.id:
+            await self._saga_acts.deliver_failed(letter.saga, letter.id)
+        else:
+            await self._saga_acts.deliver_parked(letter.saga, letter.stream)
 
 
 def _with_error(message: DeadLetter, error: str) -> DeadLetter:

@@ -19,7 +19,6 @@ from operations_server.dead_letters.letters import Letter
 from operations_server.dead_letters.retries import LetterRetries
 from operations_server.dead_letters.saga_letters import SagaLetter
 from operations_server.records.database import Database
-from operations_server.sagas.acts import SagaActs
 from projector.records import Parked
 from runtime.grpc import caller
 from runtime.grpc.rpc_error import RpcError
@@ -50,14 +49,12 @@ class LetterSkips:
         database: in the role of the operations server.
         redis: the connection.
         retries: retries dead letters.
-        saga_acts: delivers events to sagas again.
     """
 
-    def __init__(self, database: Database, redis: Redis, retries: LetterRetries, saga_acts: SagaActs) -> None:
+    def __init__(self, database: Database, redis: Redis, retries: LetterRetries) -> None:
         self._database = database
         self._redis = redis
         self._retries = retries
-        self._saga_acts = saga_acts
 
     async def skip(self, letter: Letter, reason: str) -> None:
         """Have a projection or a saga step over the event of a dead letter for good.
@@ -67,7 +64,7 @@ class LetterSkips:
         """
         if isinstance(letter.source, SagaLetter):
             await self._add(name_saga(letter.source.saga), letter.message, reason)
-            await self._deliver(letter.source)
+            await self._retries.deliver(letter.source)
             return
         _check_fails(letter.source, letter.message)
         message = letter.message
@@ -91,12 +88,6 @@ class LetterSkips:
         stored: Any = await self._redis.hget(view.skips, INCARNATION)
         if stored == incarnation.encode():  # otherwise projectors get all of them from the relay
             await self._redis.hset(view.skips, name_field(message.stream, message.version), "")
-
-    async def _deliver(self, letter: SagaLetter) -> None:
-        if letter.id:
-            await self._saga_acts.deliver_failed(letter.saga, letter.id)
-        else:
-            await self._saga_acts.deliver_parked(letter.saga, letter.stream)
 
 
 def _check_fails(parked: Parked, message: DeadLetter) -> None:

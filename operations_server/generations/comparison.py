@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError, Message
 from redis.asyncio import Redis
 
 from contracts.view_layout import View
+from operations_server.explanations.words import cut
 
 PAGE = 500
 """Views that are read at once."""
@@ -186,4 +187,4 @@ def _to_text(value: Any) -> str:
 
 def _shorten(value: bytes | str | None) -> str:
     text = value.decode(errors="replace") if isinstance(value, bytes) else value or ""
-    return text if len(text) <= MAX_TEXT_LENGTH else text[: MAX_TEXT_LENGTH - 1] + "…"
+    return cut(text, MAX_TEXT_LENGTH)

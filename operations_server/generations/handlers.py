@@ -3,13 +3,13 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from diptych.operations.v1 import generations_pb2 as messages
 from diptych.operations.v1 import operations_service_pb2 as protocol
 from google.protobuf.json_format import MessageToDict
-from msgspec.structs import replace
+from msgspec import structs
 from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -58,8 +58,11 @@ class Chosen:
         for state in self.states[1:]:
             if name in ("", state.view.generation):
                 return state
+        raise self.unknown_error(name)
+
+    def unknown_error(self, name: str) -> RpcError:
         metadata = {"projection": self.serving.view.projection, "generation": name}
-        raise RpcError.not_found("operations", "GENERATION_NOT_FOUND", metadata)
+        return RpcError.not_found("operations", "GENERATION_NOT_FOUND", metadata)
 
 
 class GenerationsApi:
@@ -86,10 +89,7 @@ class GenerationsApi:
         self, request: protocol.ListGenerationsRequest, _context: Context
     ) -> protocol.ListGenerationsResponse:
         chosen = await self._read(request.projection)
-        code = compute_projection_version(self._projections[request.projection])
-        epoch, last = await self._read_end(chosen)
-        described = [_describe(state, code, epoch, last) for state in chosen.states]
-        return protocol.ListGenerationsResponse(generations=described)
+        return protocol.ListGenerationsResponse(generations=await self._describe(chosen.states))
 
     async def build(
         self, request: protocol.BuildGenerationRequest, _context: Context
@@ -100,7 +100,7 @@ class GenerationsApi:
                 raise RpcError.of_rule(
                     "operations",
                     "GENERATION_EXISTS",
-                    _describe_refused(request.projection, generation=state.view.generation),
+                    {"projection": request.projection, "generation": state.view.generation},
                 )
         needed = round(await chosen.store.estimate_bytes(chosen.serving.view) * MEMORY_MARGIN)
         memory = await self._redis.info("memory")
@@ -108,11 +108,11 @@ class GenerationsApi:
         if memory["maxmemory"] and needed > free and not request.ignore_memory:
             sizes = {"needed_bytes": str(needed), "free_bytes": str(max(0, free))}
             raise RpcError.of_rule(
-                "operations", "MEMORY_INSUFFICIENT", _describe_refused(request.projection, **sizes)
+                "operations", "MEMORY_INSUFFICIENT", {"projection": request.projection, **sizes}
             )
         name = await chosen.store.begin(chosen.states, request.rate or None)
         if name is None:
-            raise RpcError.of_rule("operations", "GENERATION_EXISTS", _describe_refused(request.projection))
+            raise RpcError.of_rule("operations", "GENERATION_EXISTS", {"projection": request.projection})
         return protocol.BuildGenerationResponse(generation=name, needed_bytes=needed)
 
     async def pace(
@@ -120,15 +120,12 @@ class GenerationsApi:
     ) -> protocol.PaceGenerationResponse:
         chosen = await self._read(request.projection)
         state = chosen.find(request.generation)
-        record = replace(state.record or GenerationRecord(), paused=PAUSED if request.paused else "")
+        record = structs.replace(state.record or GenerationRecord(), paused=PAUSED if request.paused else "")
         if request.HasField("rate"):
-            record = replace(record, rate=request.rate or None)
-        if not await chosen.store.replace(state.view, record):
-            chosen.find("pruned meanwhile")
-        described = await self.list_all(
-            protocol.ListGenerationsRequest(projection=request.projection), _context
-        )
-        (generation,) = [each for each in described.generations if each.name == state.view.generation]
+            record = structs.replace(record, rate=request.rate or None)
+        if not await chosen.store.replace(state.view, record):  # it was pruned meanwhile
+            raise chosen.unknown_error(state.view.generation)
+        (generation,) = await self._describe([replace(state, record=record)])
         return protocol.PaceGenerationResponse(generation=generation)
 
     async def compare(
@@ -154,7 +151,7 @@ class GenerationsApi:
         if refused and not request.force:
             counts = ", ".join(f"{field} ({comparison.counts[field]})" for field in sorted(refused))
             raise RpcError.of_rule(
-                "operations", "DIFFERENCES_NOT_ACCEPTED", _describe_refused(request.projection, fields=counts)
+                "operations", "DIFFERENCES_NOT_ACCEPTED", {"projection": request.projection, "fields": counts}
             )
         await self._switch(chosen, other, request, described)
         yield protocol.SwitchGenerationResponse(compared_views=comparison.compared, comparison=described)
@@ -165,7 +162,7 @@ class GenerationsApi:
         chosen = await self._read(request.projection)
         served = [each for each in chosen.states[1:] if each.record and each.record.served_until]
         if not served:
-            chosen.find("none that served before")
+            raise chosen.unknown_error("none that served before")
         last = max(served, key=lambda each: each.record.served_until if each.record else 0)
         await self._switch(chosen, last, request, None)
         return protocol.RollBackGenerationResponse(generation=last.view.generation)
@@ -174,19 +171,12 @@ class GenerationsApi:
         self, request: protocol.PruneGenerationRequest, _context: Context
     ) -> protocol.PruneGenerationResponse:
         chosen = await self._read(request.projection)
-        if request.generation == chosen.serving.view.generation:
-            raise RpcError.of_rule(
-                "operations",
-                "GENERATION_SERVES",
-                _describe_refused(request.projection, generation=request.generation),
-            )
-        deleted = await chosen.store.prune(chosen.find(request.generation).view)
+        serves = request.generation == chosen.serving.view.generation
+        view = chosen.serving.view if serves else chosen.find(request.generation).view
+        deleted = await chosen.store.prune(view)
         if deleted is None:
-            raise RpcError.of_rule(
-                "operations",
-                "GENERATION_SERVES",
-                _describe_refused(request.projection, generation=request.generation),
-            )
+            metadata = {"projection": request.projection, "generation": request.generation}
+            raise RpcError.of_rule("operations", "GENERATION_SERVES", metadata)
         return protocol.PruneGenerationResponse(deleted_keys=deleted)
 
     async def _switch(
@@ -212,7 +202,7 @@ class GenerationsApi:
                 raise RpcError.of_rule(
                     "operations",
                     "GENERATION_NOT_READY",
-                    _describe_refused(request.projection, generation=other.view.generation),
+                    {"projection": request.projection, "generation": other.view.generation},
                 )
 
     async def _choose_ready(self, projection: str, name: str) -> tuple[Chosen, GenerationState]:
@@ -222,7 +212,7 @@ class GenerationsApi:
             raise RpcError.of_rule(
                 "operations",
                 "GENERATION_NOT_READY",
-                _describe_refused(projection, generation=other.view.generation),
+                {"projection": projection, "generation": other.view.generation},
             )
         return chosen, other
 
@@ -235,9 +225,14 @@ class GenerationsApi:
         except GenerationsUnreadable as error:
             raise RpcError("READ_MODEL_UNAVAILABLE", f"its generations cannot be read: {error}") from error
 
-    async def _read_end(self, chosen: Chosen) -> tuple[str, int]:
+    async def _describe(self, states: Sequence[GenerationState]) -> list[messages.Generation]:
+        code = compute_projection_version(self._projections[states[0].view.projection])
+        epoch, last = await self._read_end(states)
+        return [_describe(state, code, epoch, last) for state in states]
+
+    async def _read_end(self, states: Sequence[GenerationState]) -> tuple[str, int]:
         """Return the epoch and the last sequence of the stream; none if all are built, or NATS is away."""
-        if all(state.ready for state in chosen.states):
+        if all(state.ready for state in states):
             return "", 0
         try:
             async with asyncio.timeout(1.0):
@@ -245,11 +240,6 @@ class GenerationsApi:
         except Exception:
             identity = None
         return (identity.epoch, identity.last_sequence) if identity else ("", 0)
-
-
-def _describe_refused(projection: str, **metadata: str) -> dict[str, str]:
-    """Return the facts of an act that is refused."""
-    return {"projection": projection, **metadata}
 
 
 def _describe(state: GenerationState, code: str, epoch: str, last_sequence: int) -> messages.Generation:

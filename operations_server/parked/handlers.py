@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
-from typing import Any
 
 from diptych.operations.v1 import operations_service_pb2 as protocol
 from diptych.operations.v1.parked_pb2 import ParkedAggregate
@@ -88,8 +87,7 @@ class ParkedAggregates:
         (name,) = self._choose(request.projection)
         with report_unavailable():
             try:
-                redis: Any = self._redis
-                (view,) = await read_serving(redis, [self._views[name]])
+                (view,) = await read_serving(self._redis, [self._views[name]])
                 retried = await retry_parked(self._redis, view, request.ids)
             except AggregateUnknown as error:
                 metadata = {"projection": name, "ids": ", ".join(error.ids[:MAX_NAMED])}

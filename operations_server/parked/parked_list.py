@@ -68,8 +68,7 @@ class ParkedList:
 
     async def _read_serving(self, projections: Sequence[str]) -> dict[str, View]:
         """Return the views in the generations that serve, by projection."""
-        redis: Any = self._redis
-        views = await read_serving(redis, [self._views[name] for name in projections])
+        views = await read_serving(self._redis, [self._views[name] for name in projections])
         return {view.projection: view for view in views}
 
     async def _read_positions(self, view: View, start: int) -> list[Position]:

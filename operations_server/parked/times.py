@@ -3,6 +3,8 @@
 from datetime import UTC, datetime, timedelta
 from time import time
 
+from operations_server.explanations.words import cut
+
 MAX_TEXT_LENGTH = 1_000
 """Characters of an error in a response; the rest is cut off."""
 LAST_TIME = 253_402_300_799_000
@@ -23,4 +25,4 @@ def to_time(milliseconds: int, *, now_if_zero: bool = False) -> datetime:
 
 
 def cut_error(error: str) -> str:
-    return error if len(error) <= MAX_TEXT_LENGTH else error[: MAX_TEXT_LENGTH - 1] + "…"
+    return cut(error, MAX_TEXT_LENGTH)
