@@ -35,7 +35,7 @@ async def test_a_scrape_has_the_metrics_in_either_format(tmp_path: Path) -> None
         assert answer.values(COUNT, rpc_method=METHOD, rpc_response_status_code="OK") == [2]
         assert answer.values("rpc_server_call_duration_seconds_bucket", le="+Inf", rpc_method=METHOD) == [2]
         assert answer.sum("rpc_server_call_duration_seconds_bucket", le="0.01", rpc_method=METHOD) == 1
-        assert 0.02 <= answer.sum("rpc_server_call_duration_seconds_sum") < 5
+        assert 0.01 < answer.sum("rpc_server_call_duration_seconds_sum") < 5
         assert answer.values("events_processed_total", event_type="toy", success="true") == [1]
         assert answer.values("target_info", service_namespace="diptych") == [1]
     assert openmetrics.families["rpc_server_call_duration_seconds"].unit == "seconds"
@@ -51,7 +51,7 @@ async def test_openmetrics_has_the_sampled_trace_of_a_call(tmp_path: Path) -> No
     samples = openmetrics.families["rpc_server_call_duration_seconds"].samples
     ((bucket, exemplar),) = [(each.labels["le"], each.exemplar) for each in samples if each.exemplar]
     assert exemplar.labels == {"trace_id": "a" * 32, "span_id": "b" * 16}
-    assert 0.06 <= exemplar.value <= float(bucket)
+    assert 0.05 < exemplar.value <= float(bucket)  # uvloop's timers may end a sleep somewhat early
     assert not any(each.exemplar for each in text.families["rpc_server_call_duration_seconds"].samples)
 
 
