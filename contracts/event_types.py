@@ -8,7 +8,7 @@ sagas and verify have code for the newest version alone, and an upcaster exists 
 
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Protocol
+from typing import Any, Protocol
 
 from google.protobuf.message import Message
 
@@ -47,6 +47,8 @@ class EventTypes:
     def __init__(self, modules: Sequence[ModuleType], upcasters: Sequence[Upcaster] = ()) -> None:
         self.upcasters = tuple(upcasters)
         messages = _list_messages(modules)
+        self.descriptors: tuple[Any, ...] = tuple(message.DESCRIPTOR for message in messages)
+        """Those of all messages in all versions."""
         _check_upcasters(messages, self.upcasters)
         self._newest: dict[str, type[Message]] = {}
         self._parsers: dict[str, Parser] = {}

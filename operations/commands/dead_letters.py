@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
-from diptych.operations.v1.dead_letters_pb2 import EventContent
 from diptych.operations.v1.operations_service_pb2 import (
     GetDeadLetterRequest,
     ListDeadLettersRequest,
@@ -25,11 +24,6 @@ from operations.rendering.values import format_count
 
 DRY_RUN_SHOWN = 10
 """Dead letters that a dry run shows."""
-CONTENTS = {
-    "none": EventContent.EVENT_CONTENT_NONE,
-    "masked": EventContent.EVENT_CONTENT_MASKED,
-    "full": EventContent.EVENT_CONTENT_FULL,
-}
 
 
 @click.group("dead-letters")
@@ -78,17 +72,11 @@ def list_(
 @click.argument("id_", metavar="ID")
 @_projection
 @_saga
-@click.option(
-    "--content",
-    type=click.Choice(list(CONTENTS)),
-    default="masked",
-    show_default=True,
-    help="The event's fields: none, personal ones masked, or all, which needs the scope operations.personal.",
-)
+@options.content
 @options.as_json
-def show(id_: str, projection: str, saga: str, content: str, as_json: bool) -> None:
+def show(id_: str, projection: str, saga: str, content: Any, as_json: bool) -> None:
     """Show the dead letters of an aggregate or instance of this ID, with their events."""
-    request = GetDeadLetterRequest(projection=projection, saga=saga, id=id_, content=CONTENTS[content])
+    request = GetDeadLetterRequest(projection=projection, saga=saga, id=id_, content=content)
     with open_api() as api:
         found = api.call(api.stub.GetDeadLetter, request).dead_letters
     for number, details in enumerate(found):

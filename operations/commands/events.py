@@ -49,6 +49,7 @@ _causation = click.option("--causation", default="", metavar="ID", help="Only th
 @options.until
 @click.option("--after", type=click.IntRange(min=0), default=0, help="Only those after this position.")
 @click.option("--as-of", type=AsOfType(), help="Only those up to this version, or this time.")
+@options.content
 @options.limit
 @options.as_json
 def list_(
@@ -60,6 +61,7 @@ def list_(
     until: datetime | None,
     after: int,
     as_of: AsOf | None,
+    content: Any,
     limit: int,
     as_json: bool,
 ) -> None:
@@ -77,6 +79,7 @@ def list_(
         from_time=to_timestamp(since),
         until_time=to_timestamp(until),
         after_position=after,
+        content=content,
     )
     if as_of:
         _end_at(request, as_of)
@@ -98,8 +101,17 @@ def _end_at(request: Any, as_of: AsOf) -> None:
 @_correlation
 @_causation
 @click.option("--after", type=click.IntRange(min=0), help="Begin after this position; default: from now on.")
+@options.content
 @options.as_json
-def tail(stream: str, type_: str, correlation: str, causation: str, after: int | None, as_json: bool) -> None:
+def tail(
+    stream: str,
+    type_: str,
+    correlation: str,
+    causation: str,
+    after: int | None,
+    content: Any,
+    as_json: bool,
+) -> None:
     """Print events as they are committed, of STREAM or of all, until Ctrl-C."""
     request = TailEventsRequest(
         stream=stream,
@@ -107,6 +119,7 @@ def tail(stream: str, type_: str, correlation: str, causation: str, after: int |
         correlation_id=correlation,
         causation_id=causation,
         after_position=after,
+        content=content,
     )
     with open_api() as api:
         try:

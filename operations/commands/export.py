@@ -1,12 +1,13 @@
 """`diptych events export`: the events on record as a file."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from operations.cli_output import echo
 from operations.client.api import open_api
+from operations.commands import options
 
 if TYPE_CHECKING:
     from operations.export.writers import Writer
@@ -23,8 +24,9 @@ STDOUT = "-"
 @click.option(
     "--format", "format_", type=click.Choice(["jsonl", "parquet"]), default="jsonl", show_default=True
 )
+@options.content
 @click.option("--output", required=True, metavar="FILE", help="The file to create; - for stdout (jsonl).")
-def export(from_position: int, stream: str, type_: str, format_: str, output: str) -> None:
+def export(from_position: int, stream: str, type_: str, format_: str, content: Any, output: str) -> None:
     """Write the events on record to a file, in order of their positions, up to the last one at the beginning.
 
     If it ends early, the file has all events up to a position that is printed: continue after it with
@@ -35,7 +37,9 @@ def export(from_position: int, stream: str, type_: str, format_: str, output: st
     from operations.export.command import Export
     from operations.export.writers import WRITERS
 
-    request = ExportEventsRequest(after_position=from_position - 1, stream=stream, type=type_)
+    request = ExportEventsRequest(
+        after_position=from_position - 1, stream=stream, type=type_, content=content
+    )
     with open_api() as api:
         writer = WRITERS[format_](output)
         run = Export(api, writer, lambda line: echo(line, err=True))

@@ -1,9 +1,26 @@
 """Options that several commands have."""
 
+from typing import Any
+
 import click
 
 from operations.cli_types import AsOfType, Moment, Reason
 
+
+def _parse_content(_context: click.Context, _parameter: click.Parameter, name: str) -> Any:
+    from diptych.operations.v1.dead_letters_pb2 import EventContent
+
+    return EventContent.Value(f"EVENT_CONTENT_{name.upper()}")
+
+
+content = click.option(
+    "--content",
+    type=click.Choice(["none", "masked", "full"]),
+    callback=_parse_content,
+    default="masked",
+    show_default=True,
+    help="The fields: none, personal ones masked, or all, which needs the scope operations.personal.",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON: one object in a line for each.")
 as_of = click.option("--as-of", type=AsOfType(), help="As of this version, or this time; default: now.")
 since = click.option(

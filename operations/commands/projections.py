@@ -152,13 +152,16 @@ def _rebuild_in_place(name: str, within: timedelta, as_json: bool) -> None:
 @click.argument("name")
 @click.option("--generation", default="", help="The other one; default: the one built last.")
 @_sample
+@options.content
 @options.as_json
-def compare(name: str, generation: str, sample: int, as_json: bool) -> None:
+def compare(name: str, generation: str, sample: int, content: Any, as_json: bool) -> None:
     """Compare a generation of the projection NAME with the one that serves, field by field.
 
     Exit code 0: no differences. 1: there are some. 2: it could not be done.
     """
-    request = CompareGenerationsRequest(projection=name, generation=generation, sample=sample)
+    request = CompareGenerationsRequest(
+        projection=name, generation=generation, sample=sample, content=content
+    )
     with open_api() as api:
         comparison = _follow_comparison(api.follow(api.stub.CompareGenerations, request))
     _show_comparison(comparison, as_json)

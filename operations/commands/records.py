@@ -1,6 +1,7 @@
 """Answered commands, refused calls, states of aggregates, and explanations."""
 
 from datetime import datetime
+from typing import Any
 
 import click
 from diptych.operations.v1.operations_service_pb2 import (
@@ -84,13 +85,14 @@ def refused(caller: str, reason: str, since: datetime | None, limit: int, as_jso
 @click.command()
 @click.argument("stream")
 @options.as_of
+@options.content
 @options.as_json
-def state(stream: str, as_of: AsOf | None, as_json: bool) -> None:
+def state(stream: str, as_of: AsOf | None, content: Any, as_json: bool) -> None:
     """Show the state of STREAM and its views, folded from its events, now or at an earlier time or version.
 
     STREAM is <context>.<aggregate>.<id>, for instance ordering.order.o-1.
     """
-    request = (as_of or AsOf()).apply(GetStateRequest(stream=stream))
+    request = (as_of or AsOf()).apply(GetStateRequest(stream=stream, content=content))
     with open_api() as api:
         response = api.call(api.stub.GetState, request)
     if as_json:

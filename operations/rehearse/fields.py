@@ -1,20 +1,18 @@
 """Differences between two values, by field. Texts are shown if they are codes, ids or times."""
 
 import json
-import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
+from contracts.personal_fields import may_show_text
+
 MAX_VALUE_LENGTH = 60
 """Characters of a value that is shown."""
 MAX_FIELDS = 20
 """Differing fields of one state or message that are counted."""
-SHOWN_TEXT = re.compile(r"[A-Z][A-Z0-9_/.]*|-?[0-9]+(\.[0-9]+)?s?|[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9:.+Z-]+")
-"""Codes, numbers, durations and times. Any other text may be personal, unless it is an id."""
-ID_NAME = re.compile(r"(^|_)(id|ids|sku)$")
 ABSENT = object()
 
 
@@ -77,6 +75,6 @@ def _show(name: str, value: Any) -> str:
     if isinstance(value, dict):
         return f"{len(value)} fields"
     text = value if isinstance(value, str) else json.dumps(value)
-    if isinstance(value, str) and not SHOWN_TEXT.fullmatch(value) and not ID_NAME.search(name):
+    if isinstance(value, str) and not may_show_text(name, value):
         return f"text of {len(value)} characters"
     return text if len(text) <= MAX_VALUE_LENGTH else f"{text[:MAX_VALUE_LENGTH]}…"

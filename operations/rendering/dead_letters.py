@@ -47,8 +47,7 @@ def render_letter_details(details: Any, width: int) -> list[Line]:
     time = format_timestamp(event.record_time)
     lines += lay_out_text(f"{get_last_part(event.type)} was recorded at {time}", width, indent=4)
     lines += lay_out_items([f"by {event.actor}" if event.actor else "", f"position {event.position}"], width)
-    has_content = event.error or event.HasField("data")
-    return lines + (list(render_event_fields(event, width)) if has_content else [])
+    return [*lines, *render_event_fields(event, width)]
 
 
 def render_refused(letters: Sequence[Any], width: int) -> list[Line]:

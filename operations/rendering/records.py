@@ -84,7 +84,9 @@ def _render_event(event: Any, width: int) -> Iterator[Line]:
 
 
 def render_event_fields(event: Any, width: int) -> Sequence[Line]:
-    """Return the fields of an event, or why it cannot be decoded."""
+    """Return the fields of an event, or why it cannot be decoded; nothing if they were not requested."""
+    if not event.error and not event.HasField("data"):
+        return []
     text = f"cannot be decoded: {event.error}" if event.error else format_fields(event.data)
     return lay_out_text(text, width, BAD if event.error else "", indent=4)
 
@@ -94,7 +96,7 @@ def render_state(stream: str, response: Any, width: int) -> list[Line]:
     time = format_timestamp(response.record_time)
     lines = lay_out_text(f"{stream} at version {response.version}, recorded {time}", width)
     errors = dict(response.view_errors) | ({STATE: response.state_error} if response.state_error else {})
-    parts = dict(response.views) | ({} if response.state_error else {STATE: response.state})
+    parts = dict(response.views) | ({STATE: response.state} if response.HasField("state") else {})
     for name in sorted({*parts, *errors}, key=lambda name: (name != STATE, name)):
         lines += [Line(""), *lay_out_text(name, width)]
         if name in errors:

@@ -6,7 +6,6 @@ from time import monotonic
 from typing import Any
 
 from diptych.operations.v1 import operations_service_pb2 as protocol
-from diptych.operations.v1.dead_letters_pb2 import EventContent
 from redis.exceptions import RedisError
 
 from operations_server.acts import OperatorActs
@@ -16,10 +15,9 @@ from operations_server.dead_letters.retries import LetterRetries
 from operations_server.dead_letters.saga_letters import SagaLetter
 from operations_server.dead_letters.skips import LetterSkips
 from operations_server.parked.parked_list import Position, decode_position, encode_position
+from operations_server.records.content import read_content
 from operations_server.records.database import report_unavailable
 from operations_server.records.event_filter import read_time
-from operations_server.records.event_messages import Content
-from runtime.grpc import caller
 from runtime.grpc.method import Context, Handler
 from runtime.grpc.request_tokens import RequestTokens, invalid_page_token
 from runtime.grpc.response_size import PageBudget
@@ -32,13 +30,6 @@ MAX_READ = 1_000
 """Dead letters that a page reads at most, if a filter leaves out most of them."""
 MAX_SECONDS = 5.0
 """Seconds after which a slice of retries ends: an operator waits for ten."""
-PERSONAL_SCOPE = "operations.personal"
-CONTENTS = {
-    EventContent.EVENT_CONTENT_UNSPECIFIED: Content.MASKED,
-    EventContent.EVENT_CONTENT_NONE: Content.NONE,
-    EventContent.EVENT_CONTENT_MASKED: Content.MASKED,
-    EventContent.EVENT_CONTENT_FULL: Content.FULL,
-}
 
 
 class DeadLetterHandlers:
@@ -101,10 +92,7 @@ class DeadLetterHandlers:
     async def _get(
         self, request: protocol.GetDeadLetterRequest, _context: Context
     ) -> protocol.GetDeadLetterResponse:
-        content = CONTENTS[request.content]
-        if content is Content.FULL and PERSONAL_SCOPE not in caller.current().scopes:
-            text = f"the token lacks the scope {PERSONAL_SCOPE}"
-            raise RpcError("SCOPE_MISSING", text, {"scope": PERSONAL_SCOPE})
+        content = read_content(request)
         letters = await self._letters.find(self._create_filter(request))
         if not letters:
             metadata = {"id": request.id, "projection": request.projection, "saga": request.saga}

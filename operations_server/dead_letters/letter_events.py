@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from diptych.operations.v1.dead_letters_pb2 import DeadLetter, DeadLetterDetails
 
+from operations_server.records.content import Content
 from operations_server.records.database import Database
-from operations_server.records.event_messages import Content, build_event
+from operations_server.records.event_messages import build_event
 
 READ_EVENT = """
 SELECT position, stream, version, type, metadata::text AS metadata, recorded_at, data FROM events

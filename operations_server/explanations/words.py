@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from google.type.money_pb2 import Money
 
 from contracts.money import NANOS, to_nanos
+from contracts.personal_fields import is_personal
 from operations_server.names import format_time, shorten_name
 
 MAX_VALUE_LENGTH = 100
@@ -91,7 +92,7 @@ def _is_collection(field: FieldDescriptor) -> bool:
 
 def _show_value(field: FieldDescriptor, value: Any) -> str | None:
     """Return a field's value for people; None if it may hold personal data."""
-    if _is_collection(field):
+    if _is_collection(field) or is_personal(field):
         return None
     if field.message_type is not None:
         return _show_message(value)

@@ -6,16 +6,20 @@ version in one of them is read again, several times, before that counts as a dif
 """
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from zlib import crc32
 
+from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError, Message
 from redis.asyncio import Redis
 
+from contracts.personal_fields import mask_personal
 from contracts.view_layout import View
 from operations_server.explanations.words import cut
+from operations_server.records.content import Content
 
 PAGE = 500
 """Views that are read at once."""
@@ -35,11 +39,14 @@ class Comparison:
         serving: the view in the generation that serves.
         other: the view in the other one.
         sample: about how many views to compare; 0 for all.
+        content: how much of the views the examples show.
     """
 
-    def __init__(self, redis: Redis, serving: View, other: View, sample: int = 0) -> None:
+    def __init__(
+        self, redis: Redis, serving: View, other: View, sample: int = 0, content: Content = Content.MASKED
+    ) -> None:
         self._redis, self._serving, self._other = redis, serving, other
-        self._sample = sample
+        self._sample, self._content = sample, content
         self.compared = 0
         self.differing = 0
         self.counts: Counter[str] = Counter()
@@ -114,7 +121,7 @@ class Comparison:
             for field, values in found.items():
                 self.counts[field] += 1
                 if len(examples := self.examples.setdefault(field, [])) < MAX_EXAMPLES:
-                    examples.append((each, *values))
+                    examples.append((each, *(("", "") if self._content is Content.NONE else values)))
         return waiting
 
     def _may_catch_up(self, first: Any, second: Any) -> bool:
@@ -168,10 +175,17 @@ class Comparison:
             for name in {**values, **other_values}
             if name not in values or name not in other_values or values[name] != other_values[name]
         ]
+        texts, other_texts = self._show(first), self._show(second)
         for name in names:
-            yield name, (_to_text(values.get(name, "")), _to_text(other_values.get(name, "")))
+            yield name, (_to_text(texts.get(name, "")), _to_text(other_texts.get(name, "")))
         if not names:
             yield "(unknown fields)", ("", "")
+
+    def _show(self, message: Message) -> dict[str, Any]:
+        fields = MessageToDict(message, preserving_proto_field_name=True)
+        if self._content is not Content.FULL:
+            mask_personal(message, fields)
+        return fields
 
 
 def _read(reply: Any) -> Sequence[Any]:
@@ -180,9 +194,7 @@ def _read(reply: Any) -> Sequence[Any]:
 
 
 def _to_text(value: Any) -> str:
-    if isinstance(value, Message):
-        value = str(value).replace("\n", " ")
-    return _shorten(str(value))
+    return _shorten(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
 def _shorten(value: bytes | str | None) -> str:

@@ -19,6 +19,7 @@ from operations_server.acts import OperatorActs
 from operations_server.generations.comparison import Comparison
 from operations_server.generations.store import GenerationState, GenerationStore
 from operations_server.parked.handlers import report_unavailable
+from operations_server.records.content import read_content
 from projector.generations import BUILD_LIMIT
 from projector.projection import Projection
 from projector.projection_code import compute_projection_version
@@ -131,8 +132,9 @@ class GenerationsApi:
     async def compare(
         self, request: protocol.CompareGenerationsRequest
     ) -> AsyncIterator[protocol.CompareGenerationsResponse]:
+        content = read_content(request)
         chosen, other = await self._choose_ready(request.projection, request.generation)
-        comparison = Comparison(self._redis, chosen.serving.view, other.view, request.sample)
+        comparison = Comparison(self._redis, chosen.serving.view, other.view, request.sample, content)
         async for compared in comparison.run():
             yield protocol.CompareGenerationsResponse(compared_views=compared)
         yield protocol.CompareGenerationsResponse(

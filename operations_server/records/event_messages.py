@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from enum import Enum
 from typing import Any
 
 from diptych.operations.v1.records_pb2 import Event
@@ -10,8 +9,9 @@ from google.protobuf.descriptor_pool import Default
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message_factory import GetMessageClass
 
+from contracts.personal_fields import mask_personal
+from operations_server.records.content import Content
 from operations_server.records.event_filter import parse_metadata
-from operations_server.records.masking import mask_personal
 
 MAX_FIELDS_BYTES = 1_500_000
 """Bytes of an event's fields in a response. A message of Protobuf grows when it becomes a Struct."""
@@ -20,15 +20,7 @@ MAX_DECODED_BYTES = 100_000
 _METADATA = ("actor", "on_behalf_of", "command", "correlation_id", "causation_id")
 
 
-class Content(Enum):
-    """How much of an event is shown."""
-
-    NONE = "no field"
-    MASKED = "personal fields are replaced"
-    FULL = "all fields"
-
-
-def build_event(row: Any, data: bytes, content: Content = Content.FULL) -> Event:
+def build_event(row: Any, data: bytes, content: Content = Content.MASKED) -> Event:
     """Return the message of a row of `events`."""
     event = Event(
         id=f"{row['stream']}@{row['version']}",
@@ -83,6 +75,7 @@ def _decode(event: Event, data: bytes, content: Content) -> None:
     fields = MessageToDict(message, preserving_proto_field_name=True)
     if content is Content.MASKED:
         mask_personal(message, fields)
+    event.data.SetInParent()  # also without fields
     event.data.update(fields)
     if (size := event.data.ByteSize()) > MAX_FIELDS_BYTES:
         raise ValueError(f"the event's fields have {size} bytes, too many for a response")

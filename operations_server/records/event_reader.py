@@ -16,6 +16,7 @@ from typing import Any
 from diptych.operations.v1.records_pb2 import Event
 
 from operations_server.records import event_statements as statements
+from operations_server.records.content import Content
 from operations_server.records.database import Database, Driver
 from operations_server.records.event_filter import EventFilter, parse_metadata
 from operations_server.records.event_messages import build_event
@@ -53,7 +54,9 @@ class EventReader:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def read_page(self, filter_: EventFilter, after: int, until: int, size: int) -> EventPage:
+    async def read_page(
+        self, filter_: EventFilter, after: int, until: int, size: int, content: Content = Content.MASKED
+    ) -> EventPage:
         """Return the next selected events.
 
         Args:
@@ -61,6 +64,7 @@ class EventReader:
             after: the position after which to begin; for events of a stream, the version.
             until: the last position to read; it is settled.
             size: the maximum number of events.
+            content: how much of the events is shown.
         """
         end = monotonic() + PAGE_TIME
         budget, events = PageBudget(MAX_PAGE_BYTES), list[Event]()
@@ -69,7 +73,7 @@ class EventReader:
             chunks = scan.read_stream(after, size) if filter_.stream else scan.read_all(after, size)
             async for chunk in chunks:
                 missing = size - len(events)
-                async for row, event in _build_events(driver, chunk.rows[:missing]):
+                async for row, event in _build_events(driver, chunk.rows[:missing], content):
                     if not budget.take(event.ByteSize()):
                         return EventPage(events, after, is_last=False)
                     events.append(event)
@@ -82,7 +86,9 @@ class EventReader:
         return EventPage(events, after, is_last=True)
 
 
-async def _build_events(driver: Driver, rows: Sequence[Any]) -> AsyncIterator[tuple[Any, Event]]:
+async def _build_events(
+    driver: Driver, rows: Sequence[Any], content: Content
+) -> AsyncIterator[tuple[Any, Event]]:
     """Yield the rows with their events; read the data of as many at once as a response may have."""
     at = 0
     while at < len(rows):
@@ -93,7 +99,7 @@ async def _build_events(driver: Driver, rows: Sequence[Any]) -> AsyncIterator[tu
         read = rows[at : at + count]
         found = dict(await driver.fetch(statements.READ_DATA, [row["position"] for row in read]))
         for number, row in enumerate(read):
-            yield row, build_event(row, found[row["position"]])
+            yield row, build_event(row, found[row["position"]], content)
             if number % EVENTS_AT_ONCE == 0:
                 await asyncio.sleep(0)
         at += count

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
+from operations_server.records.content import Content
 from operations_server.records.event_filter import EventFilter
 from operations_server.records.event_reader import EventPage, EventReader
 from operations_server.records.settled import Settled
@@ -45,7 +46,9 @@ class EventTail:
         self._stopping = stopping
         self._next: asyncio.Task[tuple[str, int]] | None = None
 
-    async def tail(self, filter_: EventFilter, after: int | None) -> AsyncIterator[SentEvents]:
+    async def tail(
+        self, filter_: EventFilter, after: int | None, content: Content = Content.MASKED
+    ) -> AsyncIterator[SentEvents]:
         """Yield pages for as long as the process runs; those after `after`, or new ones if it is None.
 
         Raises:
@@ -54,7 +57,7 @@ class EventTail:
         incarnation, settled = await self._settled.find()
         if after is not None:
             await self._check_reached(after)
-        cursor = _Cursor(self._reader, filter_, settled if after is None else after)
+        cursor = _Cursor(self._reader, filter_, settled if after is None else after, content)
         while True:
             async for sent in cursor.read(settled, PAGE_SIZE):
                 if sent.page.events or not sent.page.is_last:
@@ -66,7 +69,9 @@ class EventTail:
                 raise _create_restored_error()
             settled = max(settled, found)
 
-    async def export(self, filter_: EventFilter, after: int, until: int) -> AsyncIterator[SentEvents]:
+    async def export(
+        self, filter_: EventFilter, after: int, until: int, content: Content = Content.MASKED
+    ) -> AsyncIterator[SentEvents]:
         """Yield pages up to a position, or up to the one that is settled now.
 
         Raises:
@@ -74,7 +79,7 @@ class EventTail:
         """
         incarnation, settled = await self._settled.find()
         await self._check_reached(max(after, until))
-        cursor = _Cursor(self._reader, filter_, after)
+        cursor = _Cursor(self._reader, filter_, after, content)
         async for sent in cursor.read(min(until, settled) if until else settled, EXPORT_PAGE_SIZE):
             if await self._settled.read_incarnation() != incarnation:
                 raise _create_restored_error()
@@ -110,8 +115,8 @@ class EventTail:
 class _Cursor:
     """The position up to which events were sent; with the events of a stream, also the version."""
 
-    def __init__(self, reader: EventReader, filter_: EventFilter, after: int) -> None:
-        self._reader = reader
+    def __init__(self, reader: EventReader, filter_: EventFilter, after: int, content: Content) -> None:
+        self._reader, self._content = reader, content
         self._filter = replace(filter_, after_position=after)
         self._position = after
         self._at = 0 if filter_.stream else after
@@ -119,7 +124,7 @@ class _Cursor:
     async def read(self, until: int, size: int) -> AsyncIterator[SentEvents]:
         """Yield the pages up to a settled position."""
         while self._position < until:
-            page = await self._reader.read_page(self._filter, self._at, until, size)
+            page = await self._reader.read_page(self._filter, self._at, until, size, self._content)
             self._at = page.scanned_to
             if page.is_last:
                 self._position = until

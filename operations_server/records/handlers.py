@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from diptych.operations.v1 import operations_service_pb2 as protocol
 
+from operations_server.records.content import read_content
 from operations_server.records.database import report_failures, report_unavailable
 from operations_server.records.event_filter import EventFilter, read_time
 from operations_server.records.event_tail import SentEvents
@@ -69,7 +70,7 @@ class _ListEvents:
         self._tokens = tokens
 
     async def handle(self, request: protocol.ListEventsRequest, _context: Context) -> Any:
-        chosen = EventFilter.of(request)
+        chosen, content = EventFilter.of(request), read_content(request)
         if chosen.until_version and not chosen.stream:
             violations = {"until_version": "needs a stream"}
             raise RpcError("REQUEST_INVALID", "until_version: needs a stream", violations=violations)
@@ -82,7 +83,7 @@ class _ListEvents:
             if minted_for != incarnation:  # positions name other events since PostgreSQL was restored
                 raise invalid_page_token("OUTDATED")
         size = request.page_size or PAGE_SIZE
-        page = await self._records.events.read_page(chosen, after, until, size)
+        page = await self._records.events.read_page(chosen, after, until, size, content)
         response = protocol.ListEventsResponse(events=page.events)
         if not page.is_last:
             last = msgspec.json.encode((incarnation, page.scanned_to)).decode()
@@ -140,7 +141,7 @@ async def _tail(
     records: Records, request: protocol.TailEventsRequest
 ) -> AsyncIterator[protocol.TailEventsResponse]:
     after = request.after_position if request.HasField("after_position") else None
-    async for sent in records.tail.tail(EventFilter.of(request), after):
+    async for sent in records.tail.tail(EventFilter.of(request), after, read_content(request)):
         yield protocol.TailEventsResponse(events=sent.page.events, position=sent.position)
 
 
@@ -148,8 +149,8 @@ async def _export(
     records: Records, request: protocol.ExportEventsRequest
 ) -> AsyncIterator[protocol.ExportEventsResponse]:
     sent: SentEvents
-    chosen = EventFilter.of(request)
-    async for sent in records.tail.export(chosen, request.after_position, request.until_position):
+    chosen, ends = EventFilter.of(request), (request.after_position, request.until_position)
+    async for sent in records.tail.export(chosen, *ends, read_content(request)):
         yield protocol.ExportEventsResponse(
             events=sent.page.events, position=sent.position, until_position=sent.until
         )
@@ -157,6 +158,6 @@ async def _export(
 
 def _create_get_state(records: Records) -> Handler:
     async def get_state(request: protocol.GetStateRequest, context: Context) -> protocol.GetStateResponse:
-        return await records.states.fold(request, context.time_remaining())
+        return await records.states.fold(request, context.time_remaining(), read_content(request))
 
     return get_state

@@ -21,6 +21,8 @@ from command_server.kernel.snapshot import FoldedState
 from contracts import streams
 from contracts.envelope import RecordedEvent, parse_metadata
 from contracts.manifest import Manifest
+from contracts.personal_fields import list_personal_names, mask_personal, mask_state
+from operations_server.records.content import Content
 from operations_server.records.database import Database
 from operations_server.records.event_filter import read_time
 from operations_server.records.event_messages import make_printable
@@ -81,21 +83,28 @@ class StateFolder:
 
     def __init__(self, database: Database, manifests: Sequence[Manifest]) -> None:
         self._database = database
-        self._aggregates = aggregate_types(load_parts(manifests, "commands", "CONTEXT", Context))
+        contexts = load_parts(manifests, "commands", "CONTEXT", Context)
+        self._aggregates = aggregate_types(contexts)
         self._projections: dict[str, list[Projection[Any]]] = {}
         for projection in load_parts(manifests, "projections", "PROJECTIONS", Projection):
             for stream_type in projection.view.source_streams:
                 self._projections.setdefault(stream_type, []).append(projection)
+        self._personal_names = {
+            stream_type: names
+            for context in contexts
+            for stream_type, names in find_personal_names(context, self._projections).items()
+        }
         self._places = asyncio.Semaphore(MAX_FOLDS)
 
     async def fold(
-        self, request: protocol.GetStateRequest, remaining: float | None
+        self, request: protocol.GetStateRequest, remaining: float | None, content: Content = Content.MASKED
     ) -> protocol.GetStateResponse:
         """Return the state and the views of a stream.
 
         Args:
             request: names the stream, and the version or the time.
             remaining: seconds until the call's deadline; None without one.
+            content: how much of the state and the views is shown.
 
         Raises:
             RpcError: `STREAM_NOT_FOUND`, or there was no such version or time.
@@ -108,11 +117,14 @@ class StateFolder:
             )
             response = protocol.GetStateResponse(version=version)
             response.record_time.FromDatetime(recorded_at)
-            await self._add_state(response, request.stream, began + time_left * STATE_SHARE)
-            await self._add_views(response, request.stream, began + time_left)
+            if content is not Content.NONE:
+                await self._add_state(response, request.stream, began + time_left * STATE_SHARE, content)
+                await self._add_views(response, request.stream, began + time_left, content)
         return response
 
-    async def _add_state(self, response: protocol.GetStateResponse, stream: str, deadline: float) -> None:
+    async def _add_state(
+        self, response: protocol.GetStateResponse, stream: str, deadline: float, content: Content
+    ) -> None:
         aggregate = self._aggregates.get(streams.stream_type(stream))
         if aggregate is None:
             response.state_error = "no context that is installed here has such aggregates"
@@ -125,7 +137,11 @@ class StateFolder:
                     state = aggregate.evolve(state, aggregate.decode(StoredEvent(event.type, event.data)))
             text = aggregate.snapshots.encode(state)
             _check_size(len(text))
-            response.state.update(parse_state(text))
+            fields = parse_state(text)
+            if content is Content.MASKED:
+                fields = mask_state(fields, self._personal_names[aggregate.stream_type])
+            response.state.SetInParent()
+            response.state.update(fields)
             _check_size(response.ByteSize())
         except Exception as error:  # any event may be one that this code cannot fold
             response.ClearField("state")
@@ -139,7 +155,9 @@ class StateFolder:
                 return FoldedState(codec.decode(state), kept)
         return FoldedState(aggregate.initial, 0)
 
-    async def _add_views(self, response: protocol.GetStateResponse, stream: str, deadline: float) -> None:
+    async def _add_views(
+        self, response: protocol.GetStateResponse, stream: str, deadline: float, content: Content
+    ) -> None:
         projections = self._projections.get(streams.stream_type(stream), [])
         views = {each.view.projection: each.view.message() for each in projections}
         errors: dict[str, str] = {}
@@ -156,7 +174,10 @@ class StateFolder:
                 continue
             try:
                 _check_size(view.ByteSize())
-                response.views[name].update(MessageToDict(view, preserving_proto_field_name=True))
+                fields = MessageToDict(view, preserving_proto_field_name=True)
+                if content is Content.MASKED:
+                    mask_personal(view, fields)
+                response.views[name].update(fields)
                 _check_size(response.ByteSize())
             except ValueError as error:  # of its size, or a number that a Struct cannot hold
                 response.views.pop(name, None)
@@ -179,6 +200,15 @@ class StateFolder:
                 yield [_build_event(stream, row) for row in rows[at : at + SLICE]]
                 await asyncio.sleep(0)
             after = rows[-1]["version"]
+
+
+def find_personal_names(
+    context: Context, projections: Mapping[str, Sequence[Projection[Any]]]
+) -> dict[str, frozenset[str]]:
+    """Return the names of the personal fields of a context's events and views, by its stream types."""
+    stream_types = list(aggregate_types([context]))
+    views = [each.view.message.DESCRIPTOR for type_ in stream_types for each in projections.get(type_, [])]
+    return dict.fromkeys(stream_types, list_personal_names([*context.events.descriptors, *views]))
 
 
 def _apply(

@@ -8,6 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 from diptych.operations.v1 import operations_service_pb2 as protocol
+from diptych.operations.v1.dead_letters_pb2 import EventContent
 from diptych.ordering.v1.types_pb2 import Order
 from google.protobuf.json_format import MessageToDict
 from redis.asyncio import Redis
@@ -36,6 +37,12 @@ async def stack(tmp_path: Path, database_url: str, nats_url: str, redis_url: str
         yield stack
 
 
+def ask(stream: str, version: int = 0) -> protocol.GetStateRequest:
+    """Return a request for the whole state."""
+    full = EventContent.EVENT_CONTENT_FULL
+    return protocol.GetStateRequest(stream=stream, version=version, content=full)
+
+
 async def read_versions(stack: Stack) -> Sequence[Any]:
     connection = await asyncpg.connect(stack.settings.database_url)
     try:
@@ -62,7 +69,7 @@ async def read_live_views(redis: Any, projections: Sequence[Projection[Any]], st
 
 
 async def test_the_state_now_equals_the_views_served_in_all_contexts(stack: Stack) -> None:
-    caller, operator = Caller(stack, *SCOPES), Caller(stack, "operations.read")
+    caller, operator = Caller(stack, *SCOPES), Caller(stack, "operations.read", "operations.personal")
     trade = Trade(caller)
     sku, account = await trade.create_product(20), await trade.open_account(100)
     orders = await asyncio.gather(*(trade.place_order(sku, account) for _ in range(2)))
@@ -79,7 +86,7 @@ async def test_the_state_now_equals_the_views_served_in_all_contexts(stack: Stac
     async with Redis.from_url(stack.settings.redis_url) as redis:
         for row in await read_versions(stack):
             stream = row["stream"]
-            response = await operator.query(protocol.GetStateRequest(stream=stream))
+            response = await operator.query(ask(stream))
             assert (response.version, response.state_error, dict(response.view_errors)) == (
                 row["version"],
                 "",
@@ -101,11 +108,11 @@ async def check_versions_and_times(operator: Caller, row: Any) -> None:
     """Compare each version with the moment at which it was the latest."""
     times = row["times"]
     for version, time in enumerate(times, 1):
-        of_version = await operator.query(protocol.GetStateRequest(stream=row["stream"], version=version))
+        of_version = await operator.query(ask(row["stream"], version))
         assert of_version.version == version
         if times[version:] and times[version] == time:
             continue  # the next one was recorded in the same moment
-        request = protocol.GetStateRequest(stream=row["stream"])
+        request = ask(row["stream"])
         request.time.FromDatetime(time)
         of_time = await operator.query(request)
         assert (of_time.version, of_time.state, of_time.views) == (

@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from contracts import streams
 from contracts.envelope import RecordedEvent
 from contracts.event_types import EventTypes, UnknownEvent
+from contracts.personal_fields import list_personal_names, mask_state
 from operations.verify.model import Aggregate, Event, Problem
 from operations.verify.sources import StoredStream, StreamRow
 from operations.verify.spool import ParsedEvents, SpooledEvents
@@ -192,9 +193,16 @@ def check_snapshot(
     if not isinstance(state, dict):
         yield Problem("snapshots", subject, "not a JSON object")
     elif state != expected:
+        names = _list_personal_names(aggregate)
         for key in [key for key in {**expected, **state} if state.get(key) != expected.get(key)]:
-            text = f"{key} is {_shorten(state.get(key))}, expected {_shorten(expected.get(key))}"
+            shown, expected_shown = (mask_state(each.get(key), names, key) for each in (state, expected))
+            text = f"{key} is {_shorten(shown)}, expected {_shorten(expected_shown)}"
             yield Problem("snapshots", subject, f"{text} (version {row.state_version})")
+
+
+def _list_personal_names(aggregate: Aggregate) -> frozenset[str]:
+    views = (spec.view.message.DESCRIPTOR for spec in aggregate.projections)
+    return list_personal_names([*aggregate.events.descriptors, *views])
 
 
 def _shorten(value: object) -> str:

@@ -9,6 +9,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError, Message
 
 from contracts import streams
+from contracts.personal_fields import mask_personal
 from operations.verify.checks.skipped_events import fold_up_to
 from operations.verify.checks.stored_streams import MAX_VALUE_LENGTH, StreamEvents
 from operations.verify.model import Problem, ProjectionSpec
@@ -152,14 +153,16 @@ def _compare_fields(check: ViewCheck) -> Iterator[str]:
 
 
 def list_differences(actual: Message, expected: Message) -> Iterator[str]:
+    """Yield the fields that differ; personal values are masked, since findings are logged."""
     actual_fields, expected_fields = _to_dict(actual), _to_dict(expected)
     names = [
         name
         for name in {**expected_fields, **actual_fields}
         if actual_fields.get(name) != expected_fields.get(name)
     ]
+    shown, expected_shown = _mask(actual, actual_fields), _mask(expected, expected_fields)
     for name in names:
-        value, expected_value = actual_fields.get(name), expected_fields.get(name)
+        value, expected_value = shown.get(name), expected_shown.get(name)
         yield f"{name} is {_shorten(value)}, expected {_shorten(expected_value)}"
     if not names:
         yield "data has unknown fields"
@@ -167,6 +170,11 @@ def list_differences(actual: Message, expected: Message) -> Iterator[str]:
 
 def _to_dict(message: Message) -> dict[str, Any]:
     return MessageToDict(message, preserving_proto_field_name=True)
+
+
+def _mask(message: Message, fields: dict[str, Any]) -> dict[str, Any]:
+    mask_personal(message, fields)
+    return fields
 
 
 def _shorten(value: object) -> str:

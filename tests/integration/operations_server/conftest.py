@@ -43,6 +43,14 @@ async def operator(stack: Stack) -> AsyncIterator[Caller]:
     await operator.close()
 
 
+@pytest.fixture
+async def confidant(stack: Stack) -> AsyncIterator[Caller]:
+    """An operator who may see personal data."""
+    confidant = Caller(stack, "operations.read", "operations.personal")
+    yield confidant
+    await confidant.close()
+
+
 @pytest.fixture(scope="module")
 async def shared_stack(
     tmp_path_factory: pytest.TempPathFactory, postgres: Postgres, nats_server: Nats, redis_server: Valkey

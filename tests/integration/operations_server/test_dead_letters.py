@@ -187,7 +187,7 @@ async def test_projections_and_sagas_are_one_list(
 
 
 async def test_a_dead_letter_is_shown_with_its_event(
-    stack: Stack, operator: Caller, redis: Redis, database: Any
+    stack: Stack, operator: Caller, confidant: Caller, redis: Redis, database: Any
 ) -> None:
     placed = events.OrderPlaced(order_id="o-1")
     placed.groups.add().personal.shipping_address.recipient = "Ada"
@@ -206,9 +206,7 @@ async def test_a_dead_letter_is_shown_with_its_event(
     assert "Ada" not in str(details)
     request.content = EventContent.EVENT_CONTENT_FULL
     assert await operator.rejection_reason(request) == "SCOPE_MISSING"
-    confidant = Caller(stack, "operations.read", "operations.personal")
     assert "Ada" in str(await confidant.query(request))
-    await confidant.close()
 
 
 async def test_dead_letters_are_retried_in_slices_that_are_on_record(

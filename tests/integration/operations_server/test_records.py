@@ -11,6 +11,7 @@ import asyncpg
 import grpc
 import pytest
 from diptych.operations.v1 import operations_service_pb2 as protocol
+from diptych.operations.v1.dead_letters_pb2 import EventContent
 from diptych.ordering.v1 import events_pb2 as ordering_events
 from diptych.ordering.v1 import types_pb2 as ordering_types
 
@@ -86,7 +87,7 @@ async def test_requests_are_found_by_what_operators_know(
 
 
 async def test_events_that_this_release_cannot_show_are_shown_as_what_they_are(
-    operator: Caller, database: Any
+    confidant: Caller, database: Any
 ) -> None:
     good = ordering_events.OrderCancelled(order_id="o-1", reason="late").SerializeToString()
     surrogate = '{"actor": "\\ud800x", "correlation_id": "c-\\udfff", "causation_id": "r"}'
@@ -97,23 +98,25 @@ async def test_events_that_this_release_cannot_show_are_shown_as_what_they_are(
     await add_event(database, 5, good, metadata="[1]")
     await add_event(database, 6, b"\x0a" + b"\x80\x80\x1e" + b"x" * (15 << 15), type_=CANCELLED)
     for fields in ({"stream": STREAM}, {"page_size": 2}):
-        shown = await list_events(operator, **fields)
+        shown = await list_events(confidant, content=EventContent.EVENT_CONTENT_FULL, **fields)
         assert [event.version for event in shown] == [1, 2, 3, 4, 5, 6]
         assert [bool(event.error) for event in shown] == [False, True, True, False, False, True]
         assert dict(shown[0].data) == {"order_id": "o-1", "reason": "late"}
         assert shown[1].encoded_data == b"\xff\xff\xff"
         assert shown[3].actor == "\\ud800x"
         assert len(shown[5].encoded_data) > 400_000
-    assert [event.version for event in await list_events(operator, correlation_id="c-1")] == [1, 2, 3, 6]
-    assert [event.version for event in await list_events(operator, type="OrderTeleported")] == [3]
+    assert [event.version for event in await list_events(confidant, correlation_id="c-1")] == [1, 2, 3, 6]
+    assert [event.version for event in await list_events(confidant, type="OrderTeleported")] == [3]
 
 
-async def test_a_page_ends_before_it_is_too_large_for_a_response(operator: Caller, database: Any) -> None:
+async def test_a_page_ends_before_it_is_too_large_for_a_response(confidant: Caller, database: Any) -> None:
     for version in range(1, 16):
         await add_event(database, version, b"x" * 500_000, type_="t.Unknown")
-    response = await operator.query(protocol.ListEventsRequest(page_size=15))
+    full = EventContent.EVENT_CONTENT_FULL
+    response = await confidant.query(protocol.ListEventsRequest(page_size=15, content=full))
     assert 0 < len(response.events) < 15
-    assert [event.version for event in await list_events(operator, page_size=15)] == list(range(1, 16))
+    listed = await list_events(confidant, page_size=15, content=full)
+    assert [event.version for event in listed] == list(range(1, 16))
 
 
 @pytest.mark.parametrize(

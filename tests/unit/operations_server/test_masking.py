@@ -10,9 +10,10 @@ from diptych.ordering.v1 import events_pb2 as v1
 from diptych.ordering.v2 import events_pb2 as v2
 from google.protobuf.message import Message
 
+from contracts.personal_fields import MASK
 from operations.rendering.values import to_fields
-from operations_server.records.event_messages import Content, build_event
-from operations_server.records.masking import MASK
+from operations_server.records.content import Content
+from operations_server.records.event_messages import build_event
 
 
 def show(message: Message, content: Content, data: bytes | None = None) -> Event:

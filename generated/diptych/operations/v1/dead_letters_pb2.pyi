@@ -28,19 +28,21 @@ class _EventContentEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventCon
     EVENT_CONTENT_UNSPECIFIED: _EventContent.ValueType  # 0
     """The same as `EVENT_CONTENT_MASKED`."""
     EVENT_CONTENT_NONE: _EventContent.ValueType  # 1
-    """Nothing but its type, its stream and its metadata."""
+    """None of its fields: of an event, its type, its stream and its metadata."""
     EVENT_CONTENT_MASKED: _EventContent.ValueType  # 2
     """Its fields; personal ones are replaced."""
     EVENT_CONTENT_FULL: _EventContent.ValueType  # 3
     """All of its fields. Needs the scope `operations.personal`."""
 
 class EventContent(_EventContent, metaclass=_EventContentEnumTypeWrapper):
-    """How much of an event is shown."""
+    """How much of an event, of a state or of a view is shown. Personal fields are those that are marked by
+    `diptych.privacy.v1.personal`.
+    """
 
 EVENT_CONTENT_UNSPECIFIED: EventContent.ValueType  # 0
 """The same as `EVENT_CONTENT_MASKED`."""
 EVENT_CONTENT_NONE: EventContent.ValueType  # 1
-"""Nothing but its type, its stream and its metadata."""
+"""None of its fields: of an event, its type, its stream and its metadata."""
 EVENT_CONTENT_MASKED: EventContent.ValueType  # 2
 """Its fields; personal ones are replaced."""
 EVENT_CONTENT_FULL: EventContent.ValueType  # 3

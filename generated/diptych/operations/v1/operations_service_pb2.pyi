@@ -293,22 +293,28 @@ class CompareGenerationsRequest(_message.Message):
     PROJECTION_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
     SAMPLE_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
     projection: _builtins.str
     """The projection."""
     generation: _builtins.str
     """The generation; empty for the one that was built last."""
     sample: _builtins.int
     """About how many views to compare; 0 for all."""
+    content: _dead_letters_pb2.EventContent.ValueType
+    """How much of the differing values is returned. Without the scope `operations.personal`, `EVENT_CONTENT_FULL` is
+    refused (`SCOPE_MISSING`).
+    """
     def __init__(
         self,
         *,
         projection: _builtins.str = ...,
         generation: _builtins.str = ...,
         sample: _builtins.int = ...,
+        content: _dead_letters_pb2.EventContent.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "projection", b"projection", "sample", b"sample"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "generation", b"generation", "projection", b"projection", "sample", b"sample"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1109,6 +1115,7 @@ class ListEventsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     AS_OF_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
     stream: _builtins.str
     """Only those of this stream; empty for all."""
     type: _builtins.str
@@ -1129,6 +1136,10 @@ class ListEventsRequest(_message.Message):
     """
     page_token: _builtins.str
     """The `next_page_token` of the previous page, for the same request; empty for the first page."""
+    content: _dead_letters_pb2.EventContent.ValueType
+    """How much of the events is returned. Without the scope `operations.personal`, `EVENT_CONTENT_FULL` is refused
+    (`SCOPE_MISSING`).
+    """
     @_builtins.property
     def from_time(self) -> _timestamp_pb2.Timestamp:
         """Only those from this time on; unset for all."""
@@ -1157,10 +1168,11 @@ class ListEventsRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         as_of: _timestamp_pb2.Timestamp | None = ...,
+        content: _dead_letters_pb2.EventContent.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "from_time", b"from_time", "until_time", b"until_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_position", b"after_position", "as_of", b"as_of", "causation_id", b"causation_id", "correlation_id", b"correlation_id", "from_time", b"from_time", "page_size", b"page_size", "page_token", b"page_token", "stream", b"stream", "type", b"type", "until_time", b"until_time", "until_version", b"until_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_position", b"after_position", "as_of", b"as_of", "causation_id", b"causation_id", "content", b"content", "correlation_id", b"correlation_id", "from_time", b"from_time", "page_size", b"page_size", "page_token", b"page_token", "stream", b"stream", "type", b"type", "until_time", b"until_time", "until_version", b"until_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1205,6 +1217,7 @@ class TailEventsRequest(_message.Message):
     CORRELATION_ID_FIELD_NUMBER: _builtins.int
     CAUSATION_ID_FIELD_NUMBER: _builtins.int
     AFTER_POSITION_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
     stream: _builtins.str
     """Only those of this stream; empty for all."""
     type: _builtins.str
@@ -1215,6 +1228,10 @@ class TailEventsRequest(_message.Message):
     """Only those with this causation id, the request id of their command; empty for all."""
     after_position: _builtins.int
     """Begin after this position; unset to begin with the next event."""
+    content: _dead_letters_pb2.EventContent.ValueType
+    """How much of the events is returned. Without the scope `operations.personal`, `EVENT_CONTENT_FULL` is refused
+    (`SCOPE_MISSING`).
+    """
     def __init__(
         self,
         *,
@@ -1223,10 +1240,11 @@ class TailEventsRequest(_message.Message):
         correlation_id: _builtins.str = ...,
         causation_id: _builtins.str = ...,
         after_position: _builtins.int | None = ...,
+        content: _dead_letters_pb2.EventContent.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_after_position", b"_after_position", "after_position", b"after_position"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_position", b"_after_position", "after_position", b"after_position", "causation_id", b"causation_id", "correlation_id", b"correlation_id", "stream", b"stream", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_position", b"_after_position", "after_position", b"after_position", "causation_id", b"causation_id", "content", b"content", "correlation_id", b"correlation_id", "stream", b"stream", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__after_position: _TypeAlias = _typing.Literal["after_position"]  # noqa: Y015
     _WhichOneofArgType__after_position: _TypeAlias = _typing.Literal["_after_position", b"_after_position"]  # noqa: Y015
@@ -1274,6 +1292,7 @@ class ExportEventsRequest(_message.Message):
     TYPE_FIELD_NUMBER: _builtins.int
     AFTER_POSITION_FIELD_NUMBER: _builtins.int
     UNTIL_POSITION_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
     stream: _builtins.str
     """Only those of this stream; empty for all."""
     type: _builtins.str
@@ -1282,6 +1301,10 @@ class ExportEventsRequest(_message.Message):
     """Begin after this position; 0 for the first event."""
     until_position: _builtins.int
     """End with this position; 0 for the last one at the beginning of the call."""
+    content: _dead_letters_pb2.EventContent.ValueType
+    """How much of the events is returned. Without the scope `operations.personal`, `EVENT_CONTENT_FULL` is refused
+    (`SCOPE_MISSING`).
+    """
     def __init__(
         self,
         *,
@@ -1289,10 +1312,11 @@ class ExportEventsRequest(_message.Message):
         type: _builtins.str = ...,
         after_position: _builtins.int = ...,
         until_position: _builtins.int = ...,
+        content: _dead_letters_pb2.EventContent.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_position", b"after_position", "stream", b"stream", "type", b"type", "until_position", b"until_position"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_position", b"after_position", "content", b"content", "stream", b"stream", "type", b"type", "until_position", b"until_position"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1341,10 +1365,15 @@ class GetStateRequest(_message.Message):
     STREAM_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
     stream: _builtins.str
     """The stream, for instance `ordering.order.o-1`."""
     version: _builtins.int
     """As of this version; 0 for the latest one."""
+    content: _dead_letters_pb2.EventContent.ValueType
+    """How much of the state and the views is returned. Without the scope `operations.personal`, `EVENT_CONTENT_FULL` is
+    refused (`SCOPE_MISSING`).
+    """
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """As of this time; unset for now. A time later than now is refused (`TIME_IN_FUTURE`). With a version as well,
@@ -1357,10 +1386,11 @@ class GetStateRequest(_message.Message):
         stream: _builtins.str = ...,
         version: _builtins.int = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
+        content: _dead_letters_pb2.EventContent.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["stream", b"stream", "time", b"time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "stream", b"stream", "time", b"time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1431,7 +1461,10 @@ class GetStateResponse(_message.Message):
 
     @_builtins.property
     def state(self) -> _struct_pb2.Struct:
-        """The state by which commands are decided. Integers beyond 2^53 are strings, as in JSON of Protobuf messages."""
+        """The state by which commands are decided. Integers beyond 2^53 are strings, as in JSON of Protobuf messages. It is
+        no message with marked fields: masked are fields that have the name of a personal field of the context's events
+        and views, or one that ends in it, and all texts but codes, ids, numbers and times.
+        """
 
     @_builtins.property
     def views(self) -> _containers.MessageMap[_builtins.str, _struct_pb2.Struct]:

@@ -224,8 +224,8 @@ class OperationsServiceServicer:
 
     def SwitchGeneration(self, request, context):
         """Compares a generation with the one that serves, lets it serve if all differences are accepted, and records the
-        comparison. All later queries read the new generation; the old one is kept up to date. Fails as
-        `CompareGenerations` does, and with `FAILED_PRECONDITION` (`DIFFERENCES_NOT_ACCEPTED`).
+        comparison, with personal fields masked. All later queries read the new generation; the old one is kept up to
+        date. Fails as `CompareGenerations` does, and with `FAILED_PRECONDITION` (`DIFFERENCES_NOT_ACCEPTED`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

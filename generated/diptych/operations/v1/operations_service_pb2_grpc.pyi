@@ -65,8 +65,8 @@ class OperationsServiceStub:
     """
     SwitchGeneration: _grpc.UnaryStreamMultiCallable[_operations_service_pb2.SwitchGenerationRequest, _operations_service_pb2.SwitchGenerationResponse]
     """Compares a generation with the one that serves, lets it serve if all differences are accepted, and records the
-    comparison. All later queries read the new generation; the old one is kept up to date. Fails as
-    `CompareGenerations` does, and with `FAILED_PRECONDITION` (`DIFFERENCES_NOT_ACCEPTED`).
+    comparison, with personal fields masked. All later queries read the new generation; the old one is kept up to
+    date. Fails as `CompareGenerations` does, and with `FAILED_PRECONDITION` (`DIFFERENCES_NOT_ACCEPTED`).
     """
     RollBackGeneration: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.RollBackGenerationRequest, _operations_service_pb2.RollBackGenerationResponse]
     """Lets the generation serve again that served last. Fails as `PaceGeneration` does."""
@@ -177,8 +177,8 @@ class OperationsServiceAsyncStub(OperationsServiceStub):
     """
     SwitchGeneration: _aio.UnaryStreamMultiCallable[_operations_service_pb2.SwitchGenerationRequest, _operations_service_pb2.SwitchGenerationResponse]  # type: ignore[assignment]
     """Compares a generation with the one that serves, lets it serve if all differences are accepted, and records the
-    comparison. All later queries read the new generation; the old one is kept up to date. Fails as
-    `CompareGenerations` does, and with `FAILED_PRECONDITION` (`DIFFERENCES_NOT_ACCEPTED`).
+    comparison, with personal fields masked. All later queries read the new generation; the old one is kept up to
+    date. Fails as `CompareGenerations` does, and with `FAILED_PRECONDITION` (`DIFFERENCES_NOT_ACCEPTED`).
     """
     RollBackGeneration: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.RollBackGenerationRequest, _operations_service_pb2.RollBackGenerationResponse]  # type: ignore[assignment]
     """Lets the generation serve again that served last. Fails as `PaceGeneration` does."""
@@ -328,8 +328,8 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_operations_service_pb2.SwitchGenerationResponse], _abc.AsyncIterator[_operations_service_pb2.SwitchGenerationResponse]]:
         """Compares a generation with the one that serves, lets it serve if all differences are accepted, and records the
-        comparison. All later queries read the new generation; the old one is kept up to date. Fails as
-        `CompareGenerations` does, and with `FAILED_PRECONDITION` (`DIFFERENCES_NOT_ACCEPTED`).
+        comparison, with personal fields masked. All later queries read the new generation; the old one is kept up to
+        date. Fails as `CompareGenerations` does, and with `FAILED_PRECONDITION` (`DIFFERENCES_NOT_ACCEPTED`).
         """
 
     @_abc_1.abstractmethod

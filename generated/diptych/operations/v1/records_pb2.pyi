@@ -201,7 +201,7 @@ class Event(_message.Message):
     type: _builtins.str
     """The full name of the event's message, for instance `diptych.ordering.v1.OrderCancelled`."""
     error: _builtins.str
-    """Why `data` is not set; empty if it is."""
+    """Why `data` cannot be set; empty if it is set or was not requested."""
     actor: _builtins.str
     """The sender of the command: the subject of the caller's token."""
     on_behalf_of: _builtins.str
@@ -217,10 +217,14 @@ class Event(_message.Message):
     trace_id: _builtins.str
     """The W3C trace id of the command's call; empty for none."""
     encoded_data: _builtins.bytes
-    """The event's bytes, only where `data` is not set."""
+    """The event's bytes, only where `data` cannot be set and `EVENT_CONTENT_FULL` was requested: nobody can tell which
+    of them are personal.
+    """
     @_builtins.property
     def data(self) -> _struct_pb2.Struct:
-        """The event's fields; unset if this release cannot decode it, or if they are too large for a response."""
+        """The event's fields, as many as were requested; unset if this release cannot decode it, or if they are too large
+        for a response.
+        """
 
     @_builtins.property
     def record_time(self) -> _timestamp_pb2.Timestamp:
