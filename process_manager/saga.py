@@ -99,7 +99,8 @@ class ActionNotPossible(Exception):
 class Send:
     """A step: a command or a query, sent until it is answered.
 
-    The name of a step is unique within its saga instance. Only an operator's action may repeat a step.
+    The name of a step is unique within its saga instance. Only an operator's action permits one more attempt
+    of each step, at once or in a later reaction.
     """
 
     step: str

@@ -99,6 +99,7 @@ class _Node(NamedTuple):
     """When the last input whose time is known was received."""
     timers: tuple[tuple[str, Timer], ...] = ()
     fired: int = 0
+    operator_actions: int = 0
 
     @property
     def depth(self) -> tuple[int, int]:
@@ -179,9 +180,12 @@ class Replay:
             self._seen.add(node.key)
             candidates.sort(key=lambda each: each[:2])
         for _, index, known in candidates:
-            after = self._react(_take(node, index, known.input), known)
+            point = _take(node, index, known.input)
+            after = self._react(point, known)
             if after is not None:
                 yield after
+            if isinstance(known.input, RetryRequested):  # recorded alone if the instance failed on an event
+                yield point._replace(now=known.at)
 
     def _react(self, node: _Node, known: KnownInput) -> _Node | None:
         """Return the point after an input; None if it does something else than what is on record."""
@@ -203,7 +207,7 @@ class Replay:
             self._note(node, Rank.OTHER_STEP, [Mismatch("sagas", type(error).__name__, text)])
             return None
         for number, send in enumerate(reaction.send, node.sent):
-            rank, mismatches = self._compare_step(send, number, input_, at)
+            rank, mismatches = self._compare_step(send, number, node.operator_actions, at)
             if mismatches:
                 self._note(node, rank, mismatches)
                 return None
@@ -218,17 +222,17 @@ class Replay:
         )
 
     def _compare_step(
-        self, send: Send, number: int, input_: Input, at: datetime
+        self, send: Send, number: int, operator_actions: int, at: datetime
     ) -> tuple[Rank, Sequence[Mismatch]]:
         """Return what differs between a step that is sent and the next one on record."""
         if number >= len(self._history.steps):
             text = f"{send.step} is sent, and was not"
             return Rank.OTHER_STEP, [Mismatch("steps", get_kind(send.step), text)]
         stored = self._history.steps[number]
-        kind, repeats = get_kind(stored.step), isinstance(input_, RetryRequested | AbortRequested)
+        kind = get_kind(stored.step)
         if stored.step != send.step:
             return Rank.OTHER_STEP, [Mismatch("steps", kind, f"{stored.step} -> {send.step}")]
-        if stored.decided_at != at or (stored.attempt > 1 and not repeats):
+        if stored.decided_at != at or stored.attempt > 1 + operator_actions:
             return Rank.OTHER_INPUT, [Mismatch("steps", kind, f"{stored.step} is sent by another input")]
         try:
             step = create_step(self._saga, self._history.id, send, stored.attempt, stored.number, NO_CAUSE)
@@ -277,7 +281,9 @@ def _take(node: _Node, index: int, input_: Input) -> _Node:
     if isinstance(input_, TimerFired):
         timers = tuple(each for each in node.timers if each[0] != input_.timer)
         return node._replace(timers=timers, fired=node.fired + 1)
-    return node._replace(taken=(*node.taken[:index], node.taken[index] + 1, *node.taken[index + 1 :]))
+    actions = node.operator_actions + isinstance(input_, RetryRequested | AbortRequested)
+    taken = (*node.taken[:index], node.taken[index] + 1, *node.taken[index + 1 :])
+    return node._replace(taken=taken, operator_actions=actions)
 
 
 def _set_timers(

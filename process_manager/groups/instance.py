@@ -10,7 +10,8 @@ How it works:
 - An instance whose row this release cannot read accepts no input: events become failed inputs, replies and
   timers stay undelivered. All of them are delivered once a release can read the row.
 - Step names are unique, so a step that is sent twice is a bug, and so is a request of a type that the saga
-  does not declare. Only an operator's action repeats a step, as a new attempt with a new request id.
+  does not declare. Only an operator's action permits a repetition: one more attempt of each step, with a
+  new request id, at once or in a later reaction.
 """
 
 from dataclasses import dataclass, field, replace
@@ -58,6 +59,7 @@ class Instance:
         traceparent: the trace context of its first event.
         latest_cause: of its latest input that was a cause; None if a release wrote the row that kept none.
         attempts: the number of attempts of each of its steps, by the names of the steps.
+        operator_actions: the number of operators' actions on it.
         failed_input: why it could not process the next event of its own stream; empty if there is none.
         other_streams: its positions in the other streams that it follows, by stream.
         stored_status: the state of its status when it was loaded.
@@ -83,6 +85,7 @@ class Instance:
     traceparent: str | None = None
     latest_cause: Cause | None = None
     attempts: dict[str, int] = field(default_factory=dict)
+    operator_actions: int = 0
     failed_input: str = ""
     other_streams: dict[str, StreamPosition] = field(default_factory=dict)
     stored_status: str = ""
@@ -187,8 +190,9 @@ class Instance:
         reaction: Reaction[Any] = self.saga.react(self.state, input_)
         check_storable(self.saga, reaction)
         cause = cause or self.latest_cause or self.first_cause
-        steps = [self._create_step(send, input_, index, cause) for index, send in enumerate(reaction.send)]
-        self.state, self.latest_cause = reaction.state, cause
+        actions = self.operator_actions + isinstance(input_, RetryRequested | AbortRequested)
+        steps = [self._create_step(send, actions, index, cause) for index, send in enumerate(reaction.send)]
+        self.state, self.latest_cause, self.operator_actions = reaction.state, cause, actions
         self.steps += steps
         self.attempts.update({step.step: step.attempt for step in steps})
         self.timers.update({timer.name: timer.at for timer in reaction.timers})
@@ -245,9 +249,9 @@ class Instance:
         text = to_text(f"version {version}{name} {error}")
         self.set_position(stream, replace(self.find_position(stream), failed_input=text))
 
-    def _create_step(self, send: Send, input_: Input, index: int, cause: Cause) -> Step:
+    def _create_step(self, send: Send, operator_actions: int, index: int, cause: Cause) -> Step:
         previous = self.attempts.get(send.step, 0)
-        if previous and not isinstance(input_, RetryRequested | AbortRequested):
+        if previous > operator_actions:
             raise ValueError(f"{send.step} was sent before")
         number = sum(self.attempts.values()) + index + 1
         return create_step(self.saga, self.id, send, previous + 1, number, cause)

@@ -114,6 +114,7 @@ def _list_steps(instance: Instance) -> dict[str, Any]:
         "attempts": [attempt for _, attempt in steps],
         "pending": [each in pending for each in steps],
         "archived_steps": None,  # those are among the attempts
+        "operator_actions": instance.operator_actions,
         "unreadable": False,
     }
 

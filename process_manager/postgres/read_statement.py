@@ -11,7 +11,8 @@ FROM (SELECT clock_timestamp() AS now OFFSET 0) c
 LEFT JOIN unnest($1::text[], $2::text[], $3::text[]) AS k (saga, id, own_stream) ON true
 LEFT JOIN LATERAL (
   SELECT xmin AS revision, version, other_streams, state, status, status_since, failed_input, unreadable,
-    began_at, correlation_id, traceparent, latest_cause, archived_steps
+    began_at, correlation_id, traceparent, latest_cause, archived_steps,
+    (SELECT count(*) FROM saga_operator_actions a WHERE a.saga = k.saga AND a.id = k.id) AS operator_actions
   FROM sagas WHERE saga = k.saga AND id = k.id OFFSET 0
 ) s ON true
 LEFT JOIN LATERAL (

@@ -128,6 +128,7 @@ def _from_existing_row(saga: Saga[Any], row: Any) -> Instance:
         row["traceparent"],
         latest_cause,
         attempts=attempts,
+        operator_actions=row["operator_actions"],
         failed_input=row["failed_input"],
         other_streams=positions,
         stored_status=row["status"],

@@ -13,6 +13,8 @@ from google.protobuf.message import Message
 
 from contracts.event_types import EventTypes
 from process_manager.saga import (
+    AbortRequested,
+    ActionNotPossible,
     Deadline,
     EventReceived,
     Input,
@@ -92,6 +94,9 @@ def deadline_saga(
                 return Reaction(expiry, timers=[Timer(DEADLINE, max(again, expiry.deadline or again))])
             case StepSucceeded():
                 return Reaction(replace(expiry, over=True))
+            case AbortRequested():
+                instead = "it is over" if expiry.over else "release or cancel what expires instead"
+                raise ActionNotPossible(f"cannot abort: {instead}")
         return Reaction(expiry)
 
     return Saga(

@@ -175,6 +175,8 @@ def apply_input(fulfilment: Fulfilment, input_: Input) -> Fulfilment:
             return _set_rejection_reason(fulfilment, TIMEOUTS.get(fulfilment.order_status, ""))
         case AbortRequested(reason):
             return abort(fulfilment, reason)
+        case RetryRequested() if fulfilment.pending_steps:  # their answers decide what comes next
+            return replace(fulfilment, blocked_reason="")
         case RetryRequested():
             fulfilment = replace(fulfilment, blocked_reason="", awaits_event=False, awaited_version=0)
             return replace(fulfilment, asked_version=fulfilment.assessed_version)

@@ -22,6 +22,7 @@ from process_manager.metrics import GROUP_SIZE, GROUP_WAIT, STEP_ATTEMPTS
 from process_manager.postgres.due_work import NO_CHECKPOINT, CheckpointConflict, DueStep, Feed
 from process_manager.postgres.store import SagaStore
 from process_manager.queries.saga_records import SagaCounts
+from process_manager.saga import Input, Reaction, RetryRequested, Send
 from tests.support.harness.saga_run import ALL_PARTITIONS, SagaRun, cashed, written
 from tests.support.harness.waiting import until
 from tests.support.ledger.sagas import COLLECTION
@@ -185,6 +186,27 @@ async def test_only_an_operators_retry_creates_another_request_id(run: SagaRun) 
     assert (first.attempt, second.attempt) == (1, 2)
     assert first.request != second.request
     assert (await run.read_sagas())["c"].blocked_reason == ""
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["kept rows", "rows that are read"])
+async def test_a_retry_permits_one_more_attempt_by_a_later_input(store: SagaStore, restarted: bool) -> None:
+    """As of a saga whose other steps are unanswered when the operator retries."""
+    step = Send("cash", commands.CashChequeRequest(cheque_id="c"))
+
+    def react(state: Any, input_: Input) -> Reaction[Any]:
+        return Reaction(state, () if isinstance(input_, RetryRequested) else [step])
+
+    run = SagaRun(store, replace(COLLECTION, react=react))
+    await run.deliver(written("c"))
+    await run.engine.retry(COLLECTION.name, "c", "ada")
+    if restarted:
+        store.groups._rows.clear()
+    (first,) = await run.read_due_steps()
+    await run.engine.record_reply(first, StepReply(reason="NOT_NOW"))
+    (second,) = await run.read_due_steps()
+    assert (first.attempt, second.attempt) == (1, 2)
+    with pytest.raises(ValueError, match="cash was sent before"):
+        await run.engine.record_reply(second, StepReply(reason="NOT_NOW"))
 
 
 async def test_an_expired_timer_fires_once(run: SagaRun) -> None:

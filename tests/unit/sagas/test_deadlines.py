@@ -2,10 +2,21 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from diptych.inventory.v1 import command_service_pb2 as commands
 from diptych.inventory.v1 import events_pb2 as events
 
-from process_manager.saga import EventReceived, Saga, StepRejected, StepSucceeded, Timer, TimerFired
+from process_manager.saga import (
+    AbortRequested,
+    ActionNotPossible,
+    EventReceived,
+    RetryRequested,
+    Saga,
+    StepRejected,
+    StepSucceeded,
+    Timer,
+    TimerFired,
+)
 from process_manager.sagas.deadlines import DEADLINE, RETRY_INTERVAL, Expiry
 from process_manager.sagas.inventory import SAGAS
 
@@ -44,3 +55,19 @@ def test_a_state_of_an_earlier_release_is_tried_again_soon() -> None:
     state = Expiry("r-1", tries=1)
     reaction = SAGA.react(state, StepRejected("expire-1", "RESERVATION_NOT_EXPIRED", {}, NOON))
     assert reaction.timers == [Timer(DEADLINE, NOON + RETRY_INTERVAL)]
+
+
+def test_an_operator_retries_at_any_time_and_aborts_never() -> None:
+    """A retry does no harm: before the deadline, and once it is over, the rules or the saga ignore it."""
+    waiting = begin(SAGA)
+    expiring = SAGA.react(waiting, TimerFired(DEADLINE, AT)).state
+    refused = SAGA.react(expiring, StepRejected("expire-1", "RESERVATION_NOT_EXPIRED", {}, AT)).state
+    for state in (waiting, expiring, refused):
+        (send,) = SAGA.react(state, RetryRequested(AT)).send
+        assert send.step == f"expire-{state.tries + 1}"
+        with pytest.raises(ActionNotPossible, match="release or cancel what expires instead"):
+            SAGA.react(state, AbortRequested("enough", AT))
+    over = SAGA.react(expiring, StepSucceeded("expire-1", None, AT)).state
+    assert SAGA.react(over, RetryRequested(AT)).send == ()
+    with pytest.raises(ActionNotPossible, match="it is over"):
+        SAGA.react(over, AbortRequested("enough", AT))

@@ -22,10 +22,16 @@ from tests.support.models.fulfilment_simulation import ACTIVITY, ORDER, Simulati
 from tests.support.models.verdicts import find_wrong_timeouts
 
 STEPS = (
+    "assess",
+    "hold_order",
     "reserve",
     "hold_money",
     "firm_stock",
     "firm_money",
+    "confirm",
+    "release_stock",
+    "release_money",
+    "reject",
     "commit_stock",
     "capture_money",
     "refund",
@@ -95,6 +101,10 @@ class Machine(RuleBasedStateMachine):
     def abort(self) -> None:
         with suppress(ActionNotPossible):
             self.simulation.abort(FULFILMENT.name, "o-1", "enough")
+
+    @rule()
+    def retry(self) -> None:
+        self.simulation.retry(FULFILMENT.name, "o-1")
 
     def try_to_execute(self, command: Any) -> None:
         with suppress(Rejected):

@@ -9,7 +9,16 @@ import pytest
 from contracts.envelope import RecordedEvent
 from process_manager.groups.assignment import assign
 from process_manager.groups.instance import Instance
-from process_manager.saga import EventReceived
+from process_manager.saga import (
+    AbortRequested,
+    EventReceived,
+    Input,
+    Reaction,
+    RetryRequested,
+    Send,
+    StepSucceeded,
+    TimerFired,
+)
 from process_manager.subscriptions import Subscription
 from tests.support.ledger.events import EVENTS
 from tests.support.ledger.sagas import COLLECTION
@@ -42,6 +51,26 @@ def test_an_undeclared_request_blocks_the_saga_at_its_event() -> None:
     assert not instance.receive_event(event, AT)
     assert "does not declare" in instance.status.blocked_reason
     assert instance.version == 0
+
+
+@pytest.mark.parametrize("action", [RetryRequested(AT), AbortRequested("enough", AT)])
+def test_an_operators_action_permits_one_more_attempt_at_once_or_later(action: Input) -> None:
+    def react(state: Any, input_: Input) -> Reaction[Any]:
+        acts = isinstance(input_, RetryRequested | AbortRequested)
+        return Reaction(state, () if acts else [Send("cash", commands.CashChequeRequest(cheque_id="c"))])
+
+    instance = Instance(replace(COLLECTION, react=react), "c", COLLECTION.initial)
+    fired, answered = TimerFired("timer", AT), StepSucceeded("cash", None, AT)
+    instance.react_to(fired)
+    for later in (answered, fired):
+        with pytest.raises(ValueError, match="cash was sent before"):
+            instance.react_to(later)
+        instance.react_to(action)
+        instance.react_to(later)
+    with pytest.raises(ValueError, match="cash was sent before"):
+        instance.react_to(fired)
+    assert [step.attempt for step in instance.steps] == [1, 2, 3]
+    assert len({step.request_id for step in instance.steps}) == 3
 
 
 class Mute(Exception):

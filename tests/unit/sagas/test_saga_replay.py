@@ -22,6 +22,7 @@ from process_manager.saga import (
     EventReceived,
     Input,
     Reaction,
+    RetryRequested,
     Saga,
     StepRejected,
     StepSucceeded,
@@ -102,7 +103,7 @@ def act(simulation: RecordedSimulation, action: str) -> None:
             simulation.lose_reply()
         case "wait":
             simulation.advance_time(timedelta(minutes=16))
-        case "retry" if not simulation.pending:
+        case "retry":
             simulation.retry(FULFILMENT.name, "o-1")
         case "abort":
             with suppress(ActionNotPossible):
@@ -181,6 +182,17 @@ def test_an_input_that_fails_is_found() -> None:
 
     (mismatch,) = create_returned_order().replay(change(fail)) or [NONE]
     assert (mismatch.kind, mismatch.path) == ("sagas", "RuntimeError")
+
+
+def test_a_retry_that_was_recorded_while_an_event_failed_is_not_the_sagas() -> None:
+    simulation = RecordedSimulation()
+    simulation.place_order()
+    simulation.deliver_event()
+    simulation.answer_step()
+    simulation.world.now += TICK
+    simulation.actions.append(KnownInput(simulation.world.now, RetryRequested(simulation.world.now)))
+    simulation.settle()  # given to the saga, the retry would repeat the assessment
+    assert simulation.replay() == []
 
 
 @pytest.mark.parametrize("minutes", [1, 0])
