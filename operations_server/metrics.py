@@ -38,8 +38,15 @@ READY = Gauge(
 BUILD_PROGRESS = Gauge(
     "diptych.projection.build.progress",
     "1",
-    "Share of the stream that a build has read; 1 if none is under way",
+    "Share of the stream that a build of the serving generation has read; 1 if none is under way",
     "projection",
+)
+GENERATION_PROGRESS = Gauge(
+    "diptych.projection.generation.build.progress",
+    "1",
+    "Share of the stream that the build of a generation beside the serving one has read; 1 once it is ready",
+    "projection",
+    "generation",
 )
 PARKED = Gauge("diptych.projection.parked", "{aggregate}", "Parked aggregates of a projection", "projection")
 PROJECTOR_HOLDER = Gauge(

@@ -94,6 +94,8 @@ def _add_projections(values: Values, snapshot: Snapshot) -> None:
         values[metrics.READY][name,] = int(bool(state.ready))
         values[metrics.BUILD_PROGRESS][name,] = snapshot.compute_progress(name)
         values[metrics.PARKED][name,] = state.parked
+    for names, progress in snapshot.compute_kept_progress().items():
+        values[metrics.GENERATION_PROGRESS][names] = progress
     for context in {view.projection.partition(".")[0] for view in snapshot.views}:
         _add_holders(values[metrics.PROJECTOR_HOLDER], context, snapshot.read_model.holders.get(context, {}))
 

@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from contracts.streams import PARTITIONS
 from contracts.view_layout import View
 from operations_server.status.health_checks import ProcessHealth
 from operations_server.status.reading import ReadFailed
 from operations_server.status.states import (
     OutboxState,
     PartitionState,
+    ProjectionState,
     ReadModelState,
     SagaState,
     StreamState,
@@ -55,12 +57,20 @@ class Snapshot:
         """Return the share of the stream that a projection has read, 0 to 1; 1 if it is ready."""
         if isinstance(self.read_model, ReadFailed):
             return 0.0
-        state = self.read_model.projections[projection]
+        return self._compute_progress(self.read_model.projections[projection])
+
+    def compute_kept_progress(self) -> Mapping[tuple[str, str], float]:
+        """Return the same of the generations beside the serving ones, by projection and generation."""
+        if isinstance(self.read_model, ReadFailed):
+            return {}
+        return {names: self._compute_progress(state) for names, state in self.read_model.kept.items()}
+
+    def _compute_progress(self, state: ProjectionState) -> float:
         if state.ready:
             return 1.0
         epoch, last = self._read_end()
         read = sum(sequence for each, sequence in state.checkpoints.values() if each == epoch)
-        return min(1.0, read / (last * len(state.checkpoints))) if last and state.checkpoints else 0.0
+        return min(1.0, read / (last * PARTITIONS)) if last else 0.0
 
     def _read_end(self) -> tuple[str, int]:
         """Return the epoch and the last sequence of the stream, as far as one of the stores tells."""

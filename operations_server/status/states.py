@@ -45,7 +45,7 @@ class StreamState:
 
 @dataclass(frozen=True, slots=True)
 class ProjectionState:
-    """The state of a projection in Redis."""
+    """The state of a projection in Redis, in one generation."""
 
     error: str = ""
     ready: str = ""
@@ -54,7 +54,6 @@ class ProjectionState:
     parked: int = 0
     archived: int = 0
     generation: str = ""
-    """The one that serves."""
     code_changed: bool = False
     """Whether the projection has other code or protos than those that built it."""
 
@@ -71,6 +70,8 @@ class ReadModelState:
     clock_offset: float
     """Seconds by which this machine's clock is certainly ahead of Redis's; 0 if it may be right."""
     description: str
+    kept: Mapping[tuple[str, str], ProjectionState] = field(default_factory=dict)
+    """By projection and generation: those that are kept beside the serving ones."""
 
 
 @dataclass(frozen=True, slots=True)

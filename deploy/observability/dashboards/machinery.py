@@ -69,7 +69,11 @@ ROWS: Rows = {
         Panel(
             "Progress of builds",
             "percentunit",
-            {"{{projection}}": "max by (projection) (diptych_projection_build_progress_ratio)"},
+            {
+                "{{projection}}": "max by (projection) (diptych_projection_build_progress_ratio)",
+                "{{projection}} {{generation}}": "max by (projection, generation)"
+                " (diptych_projection_generation_build_progress_ratio)",
+            },
         ),
         Panel(
             "Partitions without a projector",

@@ -44,7 +44,8 @@ AWAY = ReadFailed("no answer for 3 s")
 OUTBOX = OutboxState(NOW, "i", "e", 8, "relay", 0, None, False, 0.0, "PostgreSQL 18")
 STREAM = StreamState("e", 8, complete=True, intact=True, description="8 events")
 READY = ProjectionState("", "i", dict.fromkeys(range(PARTITIONS), ("e", 8)))
-MODEL = ReadModelState({NAME: READY}, {"ledger": ALL}, None, 0.0, "2 MB used")
+KEPT = {(NAME, "2.1"): replace(READY, generation="2.1")}
+MODEL = ReadModelState({NAME: READY}, {"ledger": ALL}, None, 0.0, "2 MB used", KEPT)
 SAGAS = SagaState({}, [], 0, {("ledger", number): "m" for number in range(PARTITIONS)})
 PARTITION_STATES = {number: PartitionState("p", Unapplied()) for number in range(PARTITIONS)}
 SERVING = ProcessHealth("relay", "a:1", "SERVING", "")
