@@ -8,8 +8,9 @@ arrived at the time at which they were decided. The search succeeds if all input
 sent, and state and timers are those of the row. With the code that wrote the record one order does: the real
 one.
 
-Inputs are tried in the order of their times, an event's being that of its recording, so mostly the first
-order is right. States that were reached before, with the same inputs, are not searched again.
+Inputs are tried in the order of their times, so mostly the first order is right. An event's time is that of
+its recording, or that of the next step if no other input can have sent it. States that were reached before,
+with the same inputs, are not searched again.
 """
 
 from collections.abc import Iterator, Sequence
@@ -125,6 +126,7 @@ class Replay:
     def __init__(self, saga: Saga[Any], history: History) -> None:
         self._saga, self._history = saga, history
         self._end = tuple(len(queue) for queue in history.queues)
+        self._exact_times = {known.at for queue in history.queues for known in queue if known.is_exact}
         self._reactions = 0
         self._seen: set[tuple[object, ...]] = set()
         """The points at which several inputs may be next."""
@@ -163,21 +165,22 @@ class Replay:
     def _continue(self, node: _Node) -> Iterator[_Node]:
         """Yield the points after the inputs that may be next, the earliest first."""
         candidates: list[tuple[datetime, int, KnownInput]] = []
+        due = self._find_time_of_unknown(node)
         for index, (taken, queue) in enumerate(zip(node.taken, self._history.queues, strict=True)):
             if taken < len(queue) and queue[taken].sent_after <= node.sent:
                 known = queue[taken]
                 if known.is_exact and known.at < node.now:
                     return  # too late for it
-                candidates.append((known.at, index, known))
+                candidates.append((known.at if known.is_exact else max(known.at, due), index, known))
         for name, timer in node.timers:
             if self._history.timers.get(name) != timer.due_at and node.fired < MAX_FIRED:
                 earliest = timer.due_at if timer.is_exact else node.now
                 known = KnownInput(earliest, TimerFired(name, earliest), is_exact=False)
-                candidates.append((timer.due_at, -1, known))
+                candidates.append((max(timer.due_at, due), -1, known))
         if len(candidates) > 1:
-            if node.key in self._seen:
+            if (key := node.key) in self._seen:
                 return
-            self._seen.add(node.key)
+            self._seen.add(key)
             candidates.sort(key=lambda each: each[:2])
         for _, index, known in candidates:
             point = _take(node, index, known.input)
@@ -186,6 +189,16 @@ class Replay:
                 yield after
             if isinstance(known.input, RetryRequested):  # recorded alone if the instance failed on an event
                 yield point._replace(now=known.at)
+
+    def _find_time_of_unknown(self, node: _Node) -> datetime:
+        """Return when an input is expected whose time is not on record.
+
+        If no other input arrived when the next step was decided, it is the one that sends the step.
+        """
+        if node.sent == len(self._history.steps):
+            return START
+        decided_at = self._history.steps[node.sent].decided_at
+        return START if decided_at in self._exact_times else decided_at
 
     def _react(self, node: _Node, known: KnownInput) -> _Node | None:
         """Return the point after an input; None if it does something else than what is on record."""
@@ -214,11 +227,13 @@ class Replay:
         is_exact = is_exact or bool(reaction.send)
         if not is_exact:
             self._estimates.add(at)
-        return node._replace(
-            state=reaction.state,
-            sent=node.sent + len(reaction.send),
-            now=at if is_exact else node.now,
-            timers=_set_timers(node.timers, reaction.timers, is_exact) if reaction.timers else node.timers,
+        return _Node(
+            reaction.state,
+            node.taken,
+            node.sent + len(reaction.send),
+            at if is_exact else node.now,
+            _set_timers(node.timers, reaction.timers, is_exact) if reaction.timers else node.timers,
+            node.fired,
         )
 
     def _compare_step(

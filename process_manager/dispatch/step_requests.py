@@ -1,9 +1,10 @@
 """The methods that take the requests of steps, and the bytes that are sent. Pure."""
 
-from typing import Any, cast
+from functools import cache
+from typing import Any
 from uuid import UUID
 
-from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor import Descriptor, MethodDescriptor
 from google.protobuf.message import Message
 
 
@@ -13,11 +14,16 @@ def method_of(request: Message | type[Message]) -> MethodDescriptor:
     Raises:
         LookupError: no service in the file of the request's message takes it.
     """
-    for service in request.DESCRIPTOR.file.services_by_name.values():
+    return _find_method(request.DESCRIPTOR)
+
+
+@cache
+def _find_method(input_type: Descriptor) -> MethodDescriptor:
+    for service in input_type.file.services_by_name.values():
         for method in service.methods:
-            if method.input_type is request.DESCRIPTOR:
-                return cast(MethodDescriptor, method)
-    raise LookupError(f"no method takes {request.DESCRIPTOR.full_name}")
+            if method.input_type is input_type:
+                return method
+    raise LookupError(f"no method takes {input_type.full_name}")
 
 
 def path_of(method: MethodDescriptor) -> str:

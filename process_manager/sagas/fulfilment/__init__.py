@@ -7,10 +7,10 @@ tried until they succeed.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 from diptych.ordering.v1.events_pb2 import OrderAssessed
+from msgspec.structs import replace
 
 from contracts.events.ordering import EVENTS
 from process_manager.saga import Input, Reaction, Saga, SagaStatus, Timer

@@ -11,12 +11,13 @@ How it works:
   the reason. The rejection is sent for that one version of the order, so it never overtakes such a change.
 """
 
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from diptych.ordering.v1 import events_pb2 as v1
 from diptych.ordering.v2 import events_pb2 as v2
+from msgspec import Struct
+from msgspec.structs import replace
 
 from process_manager.saga import (
     AbortRequested,
@@ -44,8 +45,7 @@ class ClaimState(StrEnum):
     """The reservation is committed, or the hold captured; neither can be undone."""
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(Struct, frozen=True):
     """An order line, with the warehouse that ships it."""
 
     shipping_group_id: str
@@ -54,9 +54,12 @@ class Line:
     quantity: int
 
 
-@dataclass(frozen=True)
-class Fulfilment:
-    """The state of the saga: facts about the order, and about the steps taken for it."""
+class Fulfilment(Struct, frozen=True):
+    """The state of the saga: facts about the order, and about the steps taken for it.
+
+    It is a `Struct` because each input replaces fields several times: with a dataclass of so many fields that
+    was a third of the time of a reaction.
+    """
 
     order_id: str = ""
     customer_id: str = ""

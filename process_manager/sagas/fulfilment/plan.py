@@ -17,8 +17,9 @@ How it works:
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
+
+from msgspec.structs import replace
 
 from process_manager.saga import Send
 from process_manager.sagas.fulfilment import requests

@@ -1,6 +1,5 @@
 """The fulfilment saga on the real rules of ordering, inventory and banking."""
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -9,6 +8,7 @@ from diptych.ordering.v1.events_pb2 import OrderAssessed, PersonalData
 from diptych.ordering.v1.query_service_pb2 import GetCustomerActivityResponse, ListOrdersResponse
 from diptych.ordering.v1.types_pb2 import Order
 from google.protobuf.message import Message
+from msgspec.structs import replace
 
 from command_server.contexts.banking.domain.messages import FreezeAccount, UnfreezeAccount
 from command_server.contexts.ordering.domain import messages as orders

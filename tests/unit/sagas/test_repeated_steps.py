@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID, uuid5
 
 from diptych.banking.v1.command_service_pb2 import DepositRequest
+from msgspec import structs
 
 from command_server.contexts.banking.domain.messages import OpenAccount
 from command_server.contexts.ordering.domain import messages as orders
@@ -167,8 +168,8 @@ def test_a_refund_that_an_earlier_release_has_sent_is_the_only_one() -> None:
 
 def test_the_id_of_a_refund_is_made_of_order_and_round() -> None:
     fulfilment = Fulfilment(order_id="o-1", generation=1)
-    others = (replace(fulfilment, order_id="o-2"), replace(fulfilment, generation=2))
+    others = (structs.replace(fulfilment, order_id="o-2"), structs.replace(fulfilment, generation=2))
     assert len({requests.derive_refund_id(each) for each in (fulfilment, *others)}) == 3
-    assert requests.derive_refund_id(replace(fulfilment, restocked=1)) == requests.derive_refund_id(
+    assert requests.derive_refund_id(structs.replace(fulfilment, restocked=1)) == requests.derive_refund_id(
         fulfilment
     )

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from command_server.contexts.ordering.domain import messages as orders
 from command_server.kernel.decider import Rejected
@@ -168,7 +169,7 @@ def test_a_step_that_is_not_sent_is_found() -> None:
 
 
 def test_another_state_at_the_end_is_found() -> None:
-    saga = change(lambda reaction: replace(reaction, state=replace(reaction.state, account_id="a-2")))
+    saga = change(lambda reaction: replace(reaction, state=structs.replace(reaction.state, account_id="a-2")))
     mismatches = create_returned_order().replay(saga)
     assert mismatches
     assert {get_kind(path) for _, path, _ in mismatches} >= {"hold_money.account_id"}
