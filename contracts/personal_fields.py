@@ -93,13 +93,13 @@ def _list_fields(descriptor: Descriptor, seen: set[str]) -> Iterator[FieldDescri
 
 def list_personal_names(descriptors: Iterable[Any]) -> frozenset[str]:
     """Return the names of personal fields in these messages, and of the texts within those fields."""
-    names = set[str]()
-    for descriptor in descriptors:
-        for field in _list_fields(descriptor, set()):
-            if is_personal(field):
-                names.add(field.name)
-                names |= _list_text_names(field)
-    return frozenset(names)
+    return frozenset().union(*map(_find_personal_names, descriptors))
+
+
+@cache
+def _find_personal_names(descriptor: Descriptor) -> frozenset[str]:
+    personal = [field for field in _list_fields(descriptor, set()) if is_personal(field)]
+    return frozenset().union(*({field.name} | _list_text_names(field) for field in personal))
 
 
 def _list_text_names(personal: FieldDescriptor) -> set[str]:
@@ -118,7 +118,7 @@ def mask_state(value: Any, names: frozenset[str], name: str = "") -> Any:
         names: of personal fields. `reason` stands for `cancel_reason`, too.
         name: of the field whose value it is.
     """
-    if value and _is_named(name, names):
+    if value and is_named_personal(name, names):
         return MASK
     if isinstance(value, dict):
         return {
@@ -137,7 +137,8 @@ def may_show_text(name: str, text: str) -> bool:
     return bool(_PLAIN_TEXT.fullmatch(text) or _ID_NAME.search(name))
 
 
-def _is_named(name: str, names: frozenset[str]) -> bool:
+def is_named_personal(name: str, names: frozenset[str]) -> bool:
+    """Return whether a field has the name of a personal one, or a name that ends in it."""
     parts = name.split("_")
     return any("_".join(parts[at:]) in names for at in range(len(parts)))
 

@@ -99,6 +99,8 @@ class AggregateType:
         self.initial = aggregate.initial
         self.evolve = aggregate.evolve
         self._events = context.events
+        self.descriptors = context.events.descriptors
+        """Of all events of its context, in all versions."""
         messages: dict[type, Any] = {event: _find_message(context, event) for event in aggregate.events}
         self.snapshots = SnapshotCodec(aggregate, _select_upcasters(context.events, messages.values()))
         self._names = {event: message.DESCRIPTOR.full_name for event, message in messages.items()}

@@ -1,4 +1,4 @@
-"""Differences between two values, by field. Texts are shown if they are codes, ids or times."""
+"""Differences between two values, by field. Codes, ids and times are shown, unless they are personal."""
 
 import json
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import msgspec
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
-from contracts.personal_fields import may_show_text
+from contracts.personal_fields import MASK, is_named_personal, list_personal_names, may_show_text
 
 MAX_VALUE_LENGTH = 60
 """Characters of a value that is shown."""
@@ -24,15 +24,23 @@ class FieldDifference(NamedTuple):
     text: str
 
 
-def diff_json(stored: str, folded: str) -> list[FieldDifference]:
-    """Return the differences between two JSON texts; none if they have the same values."""
+def diff_json(
+    stored: str, folded: str, personal_names: frozenset[str] = frozenset()
+) -> list[FieldDifference]:
+    """Return the differences between two JSON texts; none if they have the same values.
+
+    Args:
+        stored: one of them.
+        folded: the other one.
+        personal_names: of the fields whose values are not shown.
+    """
     try:
         if _normalise(stored) == _normalise(folded):  # a tenth of the time of what follows
             return []
         before = json.loads(stored)
     except ValueError:
         return [FieldDifference("state", "what is stored is not JSON")]
-    return _limit(_diff("", "state", before, json.loads(folded)))
+    return _limit(_Differences(personal_names).find("", "state", before, json.loads(folded)))
 
 
 def diff_messages(kind: type[Message], stored: bytes, folded: bytes) -> list[FieldDifference]:
@@ -44,7 +52,8 @@ def diff_messages(kind: type[Message], stored: bytes, folded: bytes) -> list[Fie
         before, after = kind.FromString(stored), kind.FromString(folded)
         if before.SerializeToString(deterministic=True) == after.SerializeToString(deterministic=True):
             return []
-        found = _limit(_diff("", "view", _to_values(before), _to_values(after)))
+        differences = _Differences(list_personal_names([kind.DESCRIPTOR]))
+        found = _limit(differences.find("", "view", _to_values(before), _to_values(after)))
     except Exception as error:  # what is stored may be anything
         return [FieldDifference("message", f"cannot be compared: {type(error).__name__}")]
     return found or [FieldDifference("unknown_fields", "fields that the installed code does not know")]
@@ -63,16 +72,34 @@ def _limit(differences: Iterator[FieldDifference]) -> list[FieldDifference]:
     return [each for each, _ in zip(differences, range(MAX_FIELDS), strict=False)]
 
 
-def _diff(path: str, name: str, before: Any, after: Any) -> Iterator[FieldDifference]:
-    if isinstance(before, dict) and isinstance(after, dict):
-        for key in {**before, **after}:
-            inner = f"{path}.{key}" if path else str(key)
-            yield from _diff(inner, str(key), before.get(key, ABSENT), after.get(key, ABSENT))
-    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-        for left, right in zip(before, after, strict=True):
-            yield from _diff(f"{path}[*]", name, left, right)
-    elif before != after or type(before) is not type(after):
-        yield FieldDifference(path or name, f"{_show(name, before)} -> {_show(name, after)}")
+class _Differences:
+    """Finds differing fields.
+
+    Args:
+        personal_names: of the fields whose values are not shown.
+    """
+
+    def __init__(self, personal_names: frozenset[str]) -> None:
+        self._personal_names = personal_names
+
+    def find(
+        self, path: str, name: str, before: Any, after: Any, *, is_personal: bool = False
+    ) -> Iterator[FieldDifference]:
+        is_personal = is_personal or is_named_personal(name, self._personal_names)
+        if isinstance(before, dict) and isinstance(after, dict):
+            for key in {**before, **after}:
+                inner = f"{path}.{key}" if path else str(key)
+                values = before.get(key, ABSENT), after.get(key, ABSENT)
+                yield from self.find(inner, str(key), *values, is_personal=is_personal)
+        elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+            for left, right in zip(before, after, strict=True):
+                yield from self.find(f"{path}[*]", name, left, right, is_personal=is_personal)
+        elif before != after or type(before) is not type(after):
+            shown = (
+                MASK if is_personal and value is not ABSENT else _show(name, value)
+                for value in (before, after)
+            )
+            yield FieldDifference(path or name, " -> ".join(shown))
 
 
 def _show(name: str, value: Any) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from command_server.kernel.context import AggregateType
 from command_server.kernel.ports import StoredEvent
 from contracts.envelope import RecordedEvent
+from contracts.personal_fields import list_personal_names
 from operations.rehearse.fields import diff_json
 from operations.rehearse.recorded import StoredState
 from operations.rehearse.report import Difference, Report
@@ -49,6 +50,7 @@ class StateFold:
         if stored == folded:
             return
         subject = f"{self._stream} version {self._stored.version}"
-        for each in diff_json(stored, folded):
+        names = list_personal_names(self._aggregate.descriptors)
+        for each in diff_json(stored, folded, names):
             name = f"{self._aggregate.stream_type}.{each.path}"
             self._report.add(Difference("states", name, subject, f"{each.path} {each.text}"))

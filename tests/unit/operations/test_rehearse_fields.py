@@ -39,6 +39,22 @@ def test_views_differ_by_field() -> None:
     ]
 
 
+def test_personal_fields_are_not_shown() -> None:
+    before, after = Order(order_id="o-1"), Order(order_id="o-1", cancel_reason="ADA")
+    for order, code in ((before, "10115"), (after, "10117")):
+        order.shipping_groups.add(shipping_group_id="g-1").shipping_address.postal_code = code
+    found = diff_messages(Order, before.SerializeToString(), after.SerializeToString())
+    assert found == [
+        FieldDifference("shipping_groups[*].shipping_address.postal_code", "*** -> ***"),
+        FieldDifference("cancel_reason", "absent -> ***"),
+    ]
+    stored, folded = (json.dumps({"reason": {"code": value}, "other": value}) for value in ("A", "B"))
+    assert diff_json(stored, folded, frozenset({"reason"})) == [
+        FieldDifference("reason.code", "*** -> ***"),
+        FieldDifference("other", "A -> B"),
+    ]
+
+
 def test_fields_in_another_order_are_no_difference() -> None:
     first, second = Order(order_id="o-1").SerializeToString(), Order(account_id="a").SerializeToString()
     assert diff_messages(Order, first + second, second + first) == []
