@@ -60,6 +60,13 @@ async def test_the_events_of_a_stream_are_shown_decoded(stack: Stack, clerk: Cle
     assert (written["data"]["amount"], written["data"]["currency_code"]) == ("999", "EUR")
     assert written["actor"] == "alice"
     assert voided["data"]["reason"] == "changed my mind"
+    name = f"ledger.cheque.{receipt.aggregate_id}"
+    code, out, _ = await diptych(stack, "events", name, "--content", "none", "--json")
+    assert (code, [json.loads(line)["data"] for line in out.splitlines()]) == (0, [None, None])
+    for arguments in (("events", name), ("state", name)):
+        code, out, err = await diptych(stack, *arguments, "--content", "full")
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert err.startswith("Error: SCOPE_MISSING: the token lacks the scope operations.personal; ")
 
 
 async def test_an_unknown_stream_is_one_line(stack: Stack) -> None:

@@ -7,6 +7,8 @@ import pytest
 from diptych.operations.v1.explanation_pb2 import Explanation
 from diptych.ordering.v1 import events_pb2 as v1
 from diptych.ordering.v2 import events_pb2 as v2
+from diptych.privacy.v1 import privacy_pb2
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import Default
 from google.protobuf.message import Message
 from google.type.money_pb2 import Money
@@ -42,6 +44,17 @@ def test_texts_of_events_are_never_shown(name: str) -> None:
         assert field.name in text or "more" in text
         if isinstance(value, str) and not field.name.endswith(("id", "sku", "currency_code")):
             assert f"{field.name} {value}" not in text
+
+
+def test_a_field_that_is_marked_as_personal_is_not_shown_whatever_its_type() -> None:
+    file = FileDescriptorProto(name="t/personal.proto", package="t", syntax="proto3")
+    message = file.message_type.add(name="BirthRecorded")
+    for number, name in enumerate(("born_year", "size"), 1):
+        message.field.add(name=name, number=number, type="TYPE_INT32", label="LABEL_OPTIONAL")
+    message.field[0].options.Extensions[privacy_pb2.personal] = True
+    Default().AddSerializedFile(file.SerializeToString())
+    kind: Any = message_class(Default().FindMessageTypeByName("t.BirthRecorded"))
+    assert describe(kind(born_year=1815, size=7)) == "size 7; also born_year"
 
 
 def test_ids_money_and_times_are_shown_and_what_is_known_is_not_repeated() -> None:
