@@ -21,6 +21,7 @@ from bench import (
     idle,
     isolation,
     lag,
+    maintenance,
     memory,
     mix,
     overload,
@@ -55,6 +56,7 @@ GROUPS: Mapping[str, Open] = {
     "isolation": isolation.open_subjects,
     "overload": overload.open_subjects,
     "memory": memory.open_subjects,
+    "maintenance": maintenance.open_subjects,
 }
 """The groups that share one stack. "feed" is the first, since it needs orders that are not projected yet."""
 OWN_STACK_GROUPS = ("idle", "sagas")

@@ -1,6 +1,18 @@
 """The lines of the table that `make bench` prints, with their goals."""
 
-from bench import client, fairness, idle, isolation, lag, memory, mix, overload, sagas, served_method
+from bench import (
+    client,
+    fairness,
+    idle,
+    isolation,
+    lag,
+    maintenance,
+    memory,
+    mix,
+    overload,
+    sagas,
+    served_method,
+)
 from bench.comparison import ABSOLUTE, Comparison, select_cpu, select_memory, select_percentile
 from bench.services import BATCH_SIZE, name_lone, name_on_h2corn
 
@@ -118,4 +130,10 @@ MEMORY = tuple(
     for each in (memory.CONNECTION, memory.WATCH)
     for name in (each, name_on_h2corn(each))
 )
-TABLE = (*SERVICES, *FEED, *SAGAS, *TOGETHER, *PARTS, *LOAD, *LONE, *MEMORY)
+MAINTENANCE = tuple(
+    Comparison(name(rate), maintenance.ALONE, must, None, metric, metric_name, at_most=True)
+    for rate in (0, maintenance.GENTLE)
+    for name, must in ((maintenance.name_builds, 1.5), (maintenance.name_rehearsals, 1.2))
+    for metric, metric_name in ((P50, "p50"), (P99, "p99"))
+)
+TABLE = (*SERVICES, *FEED, *SAGAS, *TOGETHER, *PARTS, *LOAD, *LONE, *MEMORY, *MAINTENANCE)
