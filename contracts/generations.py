@@ -26,6 +26,10 @@ class GenerationRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """The events that its build applies in a second, at most; None for no limit."""
     paused: str = ""
     """Why its build pauses, for people; empty if it does not."""
+    rolled_back: bool = False
+    """Whether it stopped to serve by a rollback, so that no further rollback returns to it."""
+    change: str = ""
+    """The id of the change that wrote this record, by which Redis knows one that it is asked for again."""
 
 
 class GenerationsUnreadable(Exception):
@@ -55,8 +59,13 @@ def decode_serving(value: bytes | None) -> str:
 
 def next_generation(names: Iterable[str]) -> str:
     """Return the name of a new generation, higher than these."""
-    numbers = [number for name in names for _, _, number in [name.partition(".")] if number.isdecimal()]
-    return f"{GENERATION}.{max(map(int, numbers), default=0) + 1}"
+    return f"{GENERATION}.{max(map(get_number, names), default=0) + 1}"
+
+
+def get_number(name: str) -> int:
+    """Return the number of a generation, which is higher than those of all that were begun before."""
+    number = name.partition(".")[2]
+    return int(number) if number.isdecimal() else 0
 
 
 class Reader(Protocol):

@@ -6,6 +6,8 @@ from contracts.generations import GenerationRecord
 
 CHECK_INTERVAL = 0.25
 """Seconds between two looks at a pace that an operator may have changed."""
+MIN_RATE = 1e-6
+"""Events a second of one process: a lower rate is as good as a pause."""
 
 
 class Pace:
@@ -24,7 +26,9 @@ class Pace:
 
     def set(self, record: GenerationRecord | None) -> None:
         """Take over what an operator has set; None for no limit."""
-        self._rate = record.rate if record else None
+        rate = record.rate if record else None
+        if rate != self._rate:
+            self._rate, self._due = rate, 0.0
         self._paused = bool(record and record.paused)
 
     def compute_rest(self, applied: int, share: float) -> float:
@@ -36,7 +40,7 @@ class Pace:
         """
         now = monotonic()
         if self._rate is not None:
-            self._due = max(self._due, now) + applied / (self._rate * share)
+            self._due = max(self._due, now) + applied / max(self._rate * share, MIN_RATE)
         if self._paused or self.lacks_memory:
             return CHECK_INTERVAL
         return min(CHECK_INTERVAL, max(0.0, self._due - now)) if self._rate is not None else 0.0

@@ -83,7 +83,11 @@ class OperationsApi:
                 return
 
     def follow(
-        self, method: "grpc.UnaryStreamMultiCallable[Request, Response]", request: Request
+        self,
+        method: "grpc.UnaryStreamMultiCallable[Request, Response]",
+        request: Request,
+        *,
+        is_act: bool = False,
     ) -> Iterator[Response]:
         """Yield the responses of a stream until the server ends it.
 
@@ -93,7 +97,7 @@ class OperationsApi:
         try:
             yield from method(request, metadata=self._metadata)
         except grpc.RpcError as error:
-            raise describe_error(error, self._target.address, None, is_act=False) from error
+            raise describe_error(error, self._target.address, None, is_act) from error
 
 
 def list_entries(response: Any) -> Any:

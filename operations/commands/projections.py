@@ -194,7 +194,8 @@ def switch(
         reason=reason,
     )
     with open_api() as api:
-        comparison = _follow_comparison(api.follow(api.stub.SwitchGeneration, request))
+        responses = api.follow(api.stub.SwitchGeneration, request, is_act=True)
+        comparison = _follow_comparison(responses)
     _show_comparison(comparison, as_json)
     if not as_json:
         echo(f"{name} is served from generation {comparison.generation}")

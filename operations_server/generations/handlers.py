@@ -1,42 +1,37 @@
 """`ListGenerations`, `BuildGeneration` and the other methods about generations of projections."""
 
 import asyncio
-import json
+import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any
 
 from diptych.operations.v1 import generations_pb2 as messages
 from diptych.operations.v1 import operations_service_pb2 as protocol
-from google.protobuf.json_format import MessageToDict
 from msgspec import structs
 from redis.asyncio import Redis
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from contracts.generations import GenerationRecord, GenerationsUnreadable
-from operations_server.acts import OperatorActs
+from contracts.generations import GenerationRecord, GenerationsUnreadable, get_number
+from operations_server.acts import DONE, OperatorActs
 from operations_server.generations.comparison import Comparison
 from operations_server.generations.store import GenerationState, GenerationStore
+from operations_server.generations.switch_record import SwitchRecord
 from operations_server.parked.handlers import report_unavailable
 from operations_server.records.content import read_content
 from projector.generations import BUILD_LIMIT
 from projector.projection import Projection
 from projector.projection_code import compute_projection_version
 from runtime import jetstream
-from runtime.grpc import caller
 from runtime.grpc.method import Context, Handler
 from runtime.grpc.rpc_error import RpcError
 
 PAUSED = "an operator has paused it"
 MEMORY_MARGIN = 1.1
 """A generation takes this much more than the one that serves, to be on the safe side."""
-RECORD = text("""
-INSERT INTO projection_switches
-  (projection, from_generation, to_generation, subject, reason, forced, comparison)
-VALUES
-  (:projection, :from_generation, :to_generation, :subject, :reason, :forced, CAST(:comparison AS jsonb))
-""")
+NAME = re.compile(r"\d{1,9}(\.\d{1,9})?")
+"""The form of the name of a generation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +49,34 @@ class Chosen:
         """Return a generation that does not serve; the one begun last if the name is empty.
 
         Raises:
-            RpcError: `GENERATION_NOT_FOUND`.
+            RpcError: `GENERATION_NOT_FOUND`, `GENERATION_SERVES`.
         """
+        if name == self.serving.view.generation:
+            raise self.refuse("GENERATION_SERVES", name)
         for state in self.states[1:]:
             if name in ("", state.view.generation):
                 return state
-        raise self.unknown_error(name)
+        raise self.unknown_error(name or "none beside the one that serves")
+
+    def find_last_built(self, name: str) -> GenerationState:
+        """Return a generation that does not serve; the one built last if the name is empty.
+
+        That is an error if it serves, so that a repeated request never means the one that served before.
+
+        Raises:
+            RpcError: `GENERATION_NOT_FOUND`, `GENERATION_SERVES`.
+        """
+        names = [state.view.generation for state in self.states]
+        return self.find(name or max(names, key=get_number))
 
     def unknown_error(self, name: str) -> RpcError:
         metadata = {"projection": self.serving.view.projection, "generation": name}
         return RpcError.not_found("operations", "GENERATION_NOT_FOUND", metadata)
+
+    def refuse(self, reason: str, name: str) -> RpcError:
+        """Return the error of a request about a generation."""
+        metadata = {"projection": self.serving.view.projection, "generation": name}
+        return RpcError.of_rule("operations", reason, metadata)
 
 
 class GenerationsApi:
@@ -83,7 +96,8 @@ class GenerationsApi:
         nats: jetstream.Connection,
         projections: Sequence[Projection[Any]],
     ) -> None:
-        self._redis, self._database, self._nats = redis, database, nats
+        self._redis, self._nats = redis, nats
+        self._record = SwitchRecord(database)
         self._projections = {each.view.projection: each for each in projections}
 
     async def list_all(
@@ -98,11 +112,7 @@ class GenerationsApi:
         chosen = await self._read(request.projection)
         for state in chosen.states[1:]:
             if state.record and not state.record.served_until:
-                raise RpcError.of_rule(
-                    "operations",
-                    "GENERATION_EXISTS",
-                    {"projection": request.projection, "generation": state.view.generation},
-                )
+                raise chosen.refuse("GENERATION_EXISTS", state.view.generation)
         needed = round(await chosen.store.estimate_bytes(chosen.serving.view) * MEMORY_MARGIN)
         memory = await self._redis.info("memory")
         free = int(memory["maxmemory"]) * BUILD_LIMIT // 100 - int(memory["used_memory"])
@@ -113,14 +123,14 @@ class GenerationsApi:
             )
         name = await chosen.store.begin(chosen.states, request.rate or None)
         if name is None:
-            raise RpcError.of_rule("operations", "GENERATION_EXISTS", {"projection": request.projection})
+            raise chosen.refuse("GENERATIONS_CHANGED", "")
         return protocol.BuildGenerationResponse(generation=name, needed_bytes=needed)
 
     async def pace(
         self, request: protocol.PaceGenerationRequest, _context: Context
     ) -> protocol.PaceGenerationResponse:
         chosen = await self._read(request.projection)
-        state = chosen.find(request.generation)
+        state = chosen.find_last_built(request.generation)
         record = structs.replace(state.record or GenerationRecord(), paused=PAUSED if request.paused else "")
         if request.HasField("rate"):
             record = structs.replace(record, rate=request.rate or None)
@@ -133,7 +143,8 @@ class GenerationsApi:
         self, request: protocol.CompareGenerationsRequest
     ) -> AsyncIterator[protocol.CompareGenerationsResponse]:
         content = read_content(request)
-        chosen, other = await self._choose_ready(request.projection, request.generation)
+        chosen = await self._read(request.projection)
+        other = self._check_ready(chosen, chosen.find(request.generation))
         comparison = Comparison(self._redis, chosen.serving.view, other.view, request.sample, content)
         async for compared in comparison.run():
             yield protocol.CompareGenerationsResponse(compared_views=compared)
@@ -144,7 +155,8 @@ class GenerationsApi:
     async def switch(
         self, request: protocol.SwitchGenerationRequest
     ) -> AsyncIterator[protocol.SwitchGenerationResponse]:
-        chosen, other = await self._choose_ready(request.projection, request.generation)
+        chosen = await self._read(request.projection)
+        other = self._check_ready(chosen, chosen.find_last_built(request.generation))
         comparison = Comparison(self._redis, chosen.serving.view, other.view, request.sample)
         async for compared in comparison.run():
             yield protocol.SwitchGenerationResponse(compared_views=compared)
@@ -162,10 +174,14 @@ class GenerationsApi:
         self, request: protocol.RollBackGenerationRequest, _context: Context
     ) -> protocol.RollBackGenerationResponse:
         chosen = await self._read(request.projection)
-        served = [each for each in chosen.states[1:] if each.record and each.record.served_until]
+        served = [
+            (each.record.served_until, each)
+            for each in chosen.states[1:]
+            if each.record and each.record.served_until and not each.record.rolled_back
+        ]
         if not served:
             raise chosen.unknown_error("none that served before")
-        last = max(served, key=lambda each: each.record.served_until if each.record else 0)
+        _, last = max(served, key=itemgetter(0))
         await self._switch(chosen, last, request, None)
         return protocol.RollBackGenerationResponse(generation=last.view.generation)
 
@@ -173,12 +189,16 @@ class GenerationsApi:
         self, request: protocol.PruneGenerationRequest, _context: Context
     ) -> protocol.PruneGenerationResponse:
         chosen = await self._read(request.projection)
-        serves = request.generation == chosen.serving.view.generation
-        view = chosen.serving.view if serves else chosen.find(request.generation).view
-        deleted = await chosen.store.prune(view)
+        name = request.generation
+        names = [state.view.generation for state in chosen.states]
+        if not NAME.fullmatch(name):
+            raise chosen.unknown_error(name)
+        view = chosen.serving.view.at(name)
+        deleted = await chosen.store.prune(view, has_record=name in names)
         if deleted is None:
-            metadata = {"projection": request.projection, "generation": request.generation}
-            raise RpcError.of_rule("operations", "GENERATION_SERVES", metadata)
+            raise chosen.refuse("GENERATION_SERVES" if name == names[0] else "GENERATIONS_CHANGED", name)
+        if not deleted and name not in names:  # nothing is left of an earlier deletion either
+            raise chosen.unknown_error(name)
         return protocol.PruneGenerationResponse(deleted_keys=deleted)
 
     async def _switch(
@@ -188,35 +208,25 @@ class GenerationsApi:
         request: Any,
         comparison: messages.GenerationComparison | None,
     ) -> None:
-        """Record a switch, then do it: one that is on record and was not done is seen by the next one."""
-        values = {
-            "projection": request.projection,
-            "from_generation": chosen.serving.view.generation,
-            "to_generation": other.view.generation,
-            "subject": caller.current().subject,
-            "reason": request.reason,
-            "forced": bool(getattr(request, "force", False)),
-            "comparison": json.dumps(MessageToDict(comparison)) if comparison else None,
-        }
-        async with self._database.begin() as connection:
-            await connection.execute(RECORD, values)
-            if not await chosen.store.switch(chosen.serving, other):
-                raise RpcError.of_rule(
-                    "operations",
-                    "GENERATION_NOT_READY",
-                    {"projection": request.projection, "generation": other.view.generation},
-                )
+        """Record a switch, do it, then record its outcome.
 
-    async def _choose_ready(self, projection: str, name: str) -> tuple[Chosen, GenerationState]:
-        chosen = await self._read(projection)
-        other = chosen.find(name)
-        if not other.ready:
-            raise RpcError.of_rule(
-                "operations",
-                "GENERATION_NOT_READY",
-                {"projection": projection, "generation": other.view.generation},
-            )
-        return chosen, other
+        Raises:
+            RpcError: `GENERATIONS_CHANGED`, `GENERATION_NOT_READY`, `WRITE_MODEL_UNAVAILABLE`.
+        """
+        name = other.view.generation
+        number = await self._record.begin(chosen.serving.view, name, request, comparison)
+        is_rollback = comparison is None
+        result = await chosen.store.switch(chosen.serving, other, rolls_back=is_rollback)
+        refusals = {"changed": "GENERATIONS_CHANGED", "not ready": "GENERATION_NOT_READY"}
+        reason = refusals.get(result)
+        await self._record.end(number, reason or DONE)
+        if reason:
+            raise chosen.refuse(reason, name)
+
+    def _check_ready(self, chosen: Chosen, state: GenerationState) -> GenerationState:
+        if not state.ready:
+            raise chosen.refuse("GENERATION_NOT_READY", state.view.generation)
+        return state
 
     async def _read(self, projection: str) -> Chosen:
         if projection not in self._projections:

@@ -8,7 +8,8 @@ and the state keys first, after which no projector writes, and then the rest pag
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from time import time
-from typing import Any
+from typing import Any, Literal
+from uuid import uuid4
 
 from redis.asyncio import Redis
 
@@ -27,8 +28,9 @@ SCAN_PAGE = 1_000
 MEASURED_SHARE = 20
 """Of so many views, one is measured."""
 
-# Begins a generation unless the records have changed. Returns 1 if it did.
+# Begins a generation unless the records have changed. Returns 1 if it did, also if the client asks again.
 BEGIN = """
+if redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[2] then return 1 end
 if redis.call('HLEN', KEYS[1]) ~= tonumber(ARGV[3]) then return 0 end
 return redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
 """
@@ -40,26 +42,38 @@ redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 return 1
 """
 
-# Lets another generation serve, if the first one does and both follow the same database. Returns 1 if it did.
+# Lets another generation serve, if the first one does. Returns 1 if it did, also if the client asks again,
+# 0 if the generations have changed, -1 unless both follow the same database.
 SWITCH = """
 local serving, generations, old_ready, new_ready = unpack(KEYS)
 local old, new, record, first, channel, empty = unpack(ARGV)
+if redis.call('GET', serving) == new and redis.call('HGET', generations, old) == record then return 1 end
 if (redis.call('GET', serving) or first) ~= old then return 0 end
+if redis.call('HEXISTS', generations, new) == 0 then return 0 end
 local ready = redis.call('GET', new_ready)
-if not ready or ready ~= (redis.call('GET', old_ready) or ready) then return 0 end
-if redis.call('HDEL', generations, new) == 0 then return 0 end
+if not ready or ready ~= (redis.call('GET', old_ready) or ready) then return -1 end
+redis.call('HDEL', generations, new)
 redis.call('HSET', generations, old, record)
 redis.call('SET', serving, new)
 redis.call('PUBLISH', channel, empty)
 return 1
 """
 
-# Deletes the record and the state of a generation that does not serve. Returns 1 if it did.
+# Deletes the state of a generation that does not serve, and its record, if it is said to have one.
+# Returns 1 if it did.
 PRUNE = """
 if (redis.call('GET', KEYS[1]) or ARGV[2]) == ARGV[1] then return 0 end
+if ARGV[3] == '' and redis.call('HEXISTS', KEYS[2], ARGV[1]) == 1 then return 0 end
 redis.call('HDEL', KEYS[2], ARGV[1])
 redis.call('UNLINK', unpack(KEYS, 3))
 return 1
+"""
+
+# Deletes keys of a pruned generation, unless another one of its name was begun. Returns their number.
+CLEAR = """
+if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 1 then return -1 end
+if (redis.call('GET', KEYS[1]) or ARGV[2]) == ARGV[1] then return -1 end
+return redis.call('UNLINK', unpack(KEYS, 3))
 """
 EMPTY_NOTIFICATION = bytes([0x92, 0x90, 0x90])
 """msgpack of [[], []]: all readers of a projection look again."""
@@ -136,7 +150,7 @@ class GenerationStore:
     async def begin(self, known: Sequence[GenerationState], rate: float | None) -> str | None:
         """Let projectors build a new generation; return its name, None if the generations have changed."""
         name = next_generation(state.view.generation for state in known)
-        record = encode_record(GenerationRecord(int(time() * 1000), rate=rate))
+        record = encode_record(GenerationRecord(int(time() * 1000), rate=rate, change=uuid4().hex))
         others = sum(not state.serves for state in known)
         begun = await self._run(BEGIN, [self._view.generations], [name, record, others])
         return name if begun else None
@@ -146,21 +160,38 @@ class GenerationStore:
         arguments = [view.generation, encode_record(record)]
         return bool(await self._run(REPLACE, [view.generations], arguments))
 
-    async def switch(self, old: GenerationState, new: GenerationState) -> bool:
-        """Let another generation serve; return False if the first one does not, or one is being built."""
-        record = GenerationRecord(served_until=int(time() * 1000))
+    async def switch(
+        self, old: GenerationState, new: GenerationState, *, rolls_back: bool
+    ) -> Literal["done", "changed", "not ready"]:
+        """Let another generation serve, if the first one does and the other one is built."""
+        at, change = int(time() * 1000), uuid4().hex
+        record = GenerationRecord(served_until=at, rolled_back=rolls_back, change=change)
         keys = [old.view.serving, old.view.generations, old.view.ready, new.view.ready]
         names = [old.view.generation, new.view.generation, encode_record(record), GENERATION]
-        return bool(await self._run(SWITCH, keys, [*names, old.view.change_channel, EMPTY_NOTIFICATION]))
+        arguments = [*names, old.view.change_channel, EMPTY_NOTIFICATION]
+        reply: int = await self._run(SWITCH, keys, arguments)
+        return "done" if reply == 1 else "not ready" if reply == -1 else "changed"
 
-    async def prune(self, view: View) -> int | None:
-        """Delete a generation; return the number of keys beside its state, None if it serves."""
-        keys = [view.serving, view.generations, *view.state_keys]
-        if not await self._run(PRUNE, keys, [view.generation, GENERATION]):
+    async def prune(self, view: View, *, has_record: bool = True) -> int | None:
+        """Delete a generation, or what is left of one whose deletion ended early.
+
+        Args:
+            view: the view in the generation.
+            has_record: whether it has a record.
+
+        Returns:
+            The number of keys beside its state; None if it serves, or was begun meanwhile.
+        """
+        keys = [view.serving, view.generations]
+        arguments = [view.generation, GENERATION, "1" if has_record else ""]
+        if not await self._run(PRUNE, [*keys, *view.state_keys], arguments):
             return None
         deleted = 0
         async for page in self._scan(view):
-            deleted += int(await self._redis.unlink(*page))
+            unlinked: int = await self._run(CLEAR, [*keys, *page], [view.generation, GENERATION])
+            if unlinked == -1:  # the new build has cleared the rest
+                break
+            deleted += unlinked
         return deleted
 
     async def estimate_bytes(self, view: View) -> int:
@@ -189,5 +220,5 @@ class GenerationStore:
                 if page:
                     yield page
 
-    async def _run(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+    async def _run(self, script: str, keys: Sequence[str | bytes], arguments: Sequence[Any]) -> Any:
         return await self._redis.eval(script, len(keys), *keys, *arguments)

@@ -56,3 +56,22 @@ def test_a_pause_lasts_until_it_ends(clock: Clock, lacks_memory: bool) -> None:
     paced.set(None)
     paced.lacks_memory = False
     assert paced.compute_rest(0, 1.0) == 0
+
+
+def test_a_changed_rate_does_not_wait_for_the_earlier_one(clock: Clock) -> None:
+    paced = Pace()
+    paced.set(GenerationRecord(0, rate=0.001))
+    assert paced.compute_rest(1_000_000, 1.0) == CHECK_INTERVAL
+    paced.set(GenerationRecord(0, rate=100))
+    assert clock.rest(paced, 100) == pytest.approx(1)
+    paced.set(GenerationRecord(0, rate=0.001))
+    paced.compute_rest(1_000_000, 1.0)
+    paced.set(None)
+    assert paced.compute_rest(0, 1.0) == 0
+
+
+@pytest.mark.parametrize("rate", [5e-324, 1e308])
+def test_any_rate_that_a_request_may_have_is_kept(clock: Clock, rate: float) -> None:
+    paced = Pace()
+    paced.set(GenerationRecord(0, rate=rate))
+    assert paced.compute_rest(100, 1 / 128) == (CHECK_INTERVAL if rate < 1 else 0)

@@ -200,7 +200,8 @@ class OperationsServiceServicer:
     def BuildGeneration(self, request, context):
         """Lets projectors build a new generation of a projection beside the one that serves. Fails with `NOT_FOUND`
         (`PROJECTION_UNKNOWN`), and with `FAILED_PRECONDITION`: `GENERATION_EXISTS` if one is being built or waits to be
-        switched to, `MEMORY_INSUFFICIENT` if Redis has too little memory for it.
+        switched to, `MEMORY_INSUFFICIENT` if Redis has too little memory for it, `GENERATIONS_CHANGED` if another operator
+        acts on them at the same time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -208,7 +209,7 @@ class OperationsServiceServicer:
 
     def PaceGeneration(self, request, context):
         """Pauses the build of a generation, resumes it, or changes its rate. Fails with `NOT_FOUND` (`PROJECTION_UNKNOWN`,
-        `GENERATION_NOT_FOUND`).
+        `GENERATION_NOT_FOUND`), and with `FAILED_PRECONDITION` (`GENERATION_SERVES`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -225,22 +226,25 @@ class OperationsServiceServicer:
     def SwitchGeneration(self, request, context):
         """Compares a generation with the one that serves, lets it serve if all differences are accepted, and records the
         comparison, with personal fields masked. All later queries read the new generation; the old one is kept up to
-        date. Fails as `CompareGenerations` does, and with `FAILED_PRECONDITION` (`DIFFERENCES_NOT_ACCEPTED`).
+        date. Fails as `CompareGenerations` does, and with `FAILED_PRECONDITION` (`DIFFERENCES_NOT_ACCEPTED`,
+        `GENERATION_SERVES`, `GENERATIONS_CHANGED`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RollBackGeneration(self, request, context):
-        """Lets the generation serve again that served last. Fails as `PaceGeneration` does.
+        """Lets the generation serve again that served last, except those that a rollback has left. Fails as
+        `PaceGeneration` does, and with `FAILED_PRECONDITION` (`GENERATION_NOT_READY`, `GENERATIONS_CHANGED`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PruneGeneration(self, request, context):
-        """Deletes a generation that does not serve. Fails with `NOT_FOUND` (`PROJECTION_UNKNOWN`, `GENERATION_NOT_FOUND`),
-        and with `FAILED_PRECONDITION` (`GENERATION_SERVES`).
+        """Deletes a generation that does not serve, or what is left of one whose deletion ended early. Fails with `NOT_FOUND`
+        (`PROJECTION_UNKNOWN`, `GENERATION_NOT_FOUND`), and with `FAILED_PRECONDITION` (`GENERATION_SERVES`,
+        `GENERATIONS_CHANGED`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -53,11 +53,12 @@ class OperationsServiceStub:
     BuildGeneration: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.BuildGenerationRequest, _operations_service_pb2.BuildGenerationResponse]
     """Lets projectors build a new generation of a projection beside the one that serves. Fails with `NOT_FOUND`
     (`PROJECTION_UNKNOWN`), and with `FAILED_PRECONDITION`: `GENERATION_EXISTS` if one is being built or waits to be
-    switched to, `MEMORY_INSUFFICIENT` if Redis has too little memory for it.
+    switched to, `MEMORY_INSUFFICIENT` if Redis has too little memory for it, `GENERATIONS_CHANGED` if another operator
+    acts on them at the same time.
     """
     PaceGeneration: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.PaceGenerationRequest, _operations_service_pb2.PaceGenerationResponse]
     """Pauses the build of a generation, resumes it, or changes its rate. Fails with `NOT_FOUND` (`PROJECTION_UNKNOWN`,
-    `GENERATION_NOT_FOUND`).
+    `GENERATION_NOT_FOUND`), and with `FAILED_PRECONDITION` (`GENERATION_SERVES`).
     """
     CompareGenerations: _grpc.UnaryStreamMultiCallable[_operations_service_pb2.CompareGenerationsRequest, _operations_service_pb2.CompareGenerationsResponse]
     """Compares a generation with the one that serves, and sends how far it is, then the result. Fails as
@@ -66,13 +67,17 @@ class OperationsServiceStub:
     SwitchGeneration: _grpc.UnaryStreamMultiCallable[_operations_service_pb2.SwitchGenerationRequest, _operations_service_pb2.SwitchGenerationResponse]
     """Compares a generation with the one that serves, lets it serve if all differences are accepted, and records the
     comparison, with personal fields masked. All later queries read the new generation; the old one is kept up to
-    date. Fails as `CompareGenerations` does, and with `FAILED_PRECONDITION` (`DIFFERENCES_NOT_ACCEPTED`).
+    date. Fails as `CompareGenerations` does, and with `FAILED_PRECONDITION` (`DIFFERENCES_NOT_ACCEPTED`,
+    `GENERATION_SERVES`, `GENERATIONS_CHANGED`).
     """
     RollBackGeneration: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.RollBackGenerationRequest, _operations_service_pb2.RollBackGenerationResponse]
-    """Lets the generation serve again that served last. Fails as `PaceGeneration` does."""
+    """Lets the generation serve again that served last, except those that a rollback has left. Fails as
+    `PaceGeneration` does, and with `FAILED_PRECONDITION` (`GENERATION_NOT_READY`, `GENERATIONS_CHANGED`).
+    """
     PruneGeneration: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.PruneGenerationRequest, _operations_service_pb2.PruneGenerationResponse]
-    """Deletes a generation that does not serve. Fails with `NOT_FOUND` (`PROJECTION_UNKNOWN`, `GENERATION_NOT_FOUND`),
-    and with `FAILED_PRECONDITION` (`GENERATION_SERVES`).
+    """Deletes a generation that does not serve, or what is left of one whose deletion ended early. Fails with `NOT_FOUND`
+    (`PROJECTION_UNKNOWN`, `GENERATION_NOT_FOUND`), and with `FAILED_PRECONDITION` (`GENERATION_SERVES`,
+    `GENERATIONS_CHANGED`).
     """
     ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.ListDeadLettersRequest, _operations_service_pb2.ListDeadLettersResponse]
     """Lists the events that projections and sagas cannot apply, the longest waiting first. Fails with `NOT_FOUND` if
@@ -165,11 +170,12 @@ class OperationsServiceAsyncStub(OperationsServiceStub):
     BuildGeneration: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.BuildGenerationRequest, _operations_service_pb2.BuildGenerationResponse]  # type: ignore[assignment]
     """Lets projectors build a new generation of a projection beside the one that serves. Fails with `NOT_FOUND`
     (`PROJECTION_UNKNOWN`), and with `FAILED_PRECONDITION`: `GENERATION_EXISTS` if one is being built or waits to be
-    switched to, `MEMORY_INSUFFICIENT` if Redis has too little memory for it.
+    switched to, `MEMORY_INSUFFICIENT` if Redis has too little memory for it, `GENERATIONS_CHANGED` if another operator
+    acts on them at the same time.
     """
     PaceGeneration: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.PaceGenerationRequest, _operations_service_pb2.PaceGenerationResponse]  # type: ignore[assignment]
     """Pauses the build of a generation, resumes it, or changes its rate. Fails with `NOT_FOUND` (`PROJECTION_UNKNOWN`,
-    `GENERATION_NOT_FOUND`).
+    `GENERATION_NOT_FOUND`), and with `FAILED_PRECONDITION` (`GENERATION_SERVES`).
     """
     CompareGenerations: _aio.UnaryStreamMultiCallable[_operations_service_pb2.CompareGenerationsRequest, _operations_service_pb2.CompareGenerationsResponse]  # type: ignore[assignment]
     """Compares a generation with the one that serves, and sends how far it is, then the result. Fails as
@@ -178,13 +184,17 @@ class OperationsServiceAsyncStub(OperationsServiceStub):
     SwitchGeneration: _aio.UnaryStreamMultiCallable[_operations_service_pb2.SwitchGenerationRequest, _operations_service_pb2.SwitchGenerationResponse]  # type: ignore[assignment]
     """Compares a generation with the one that serves, lets it serve if all differences are accepted, and records the
     comparison, with personal fields masked. All later queries read the new generation; the old one is kept up to
-    date. Fails as `CompareGenerations` does, and with `FAILED_PRECONDITION` (`DIFFERENCES_NOT_ACCEPTED`).
+    date. Fails as `CompareGenerations` does, and with `FAILED_PRECONDITION` (`DIFFERENCES_NOT_ACCEPTED`,
+    `GENERATION_SERVES`, `GENERATIONS_CHANGED`).
     """
     RollBackGeneration: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.RollBackGenerationRequest, _operations_service_pb2.RollBackGenerationResponse]  # type: ignore[assignment]
-    """Lets the generation serve again that served last. Fails as `PaceGeneration` does."""
+    """Lets the generation serve again that served last, except those that a rollback has left. Fails as
+    `PaceGeneration` does, and with `FAILED_PRECONDITION` (`GENERATION_NOT_READY`, `GENERATIONS_CHANGED`).
+    """
     PruneGeneration: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.PruneGenerationRequest, _operations_service_pb2.PruneGenerationResponse]  # type: ignore[assignment]
-    """Deletes a generation that does not serve. Fails with `NOT_FOUND` (`PROJECTION_UNKNOWN`, `GENERATION_NOT_FOUND`),
-    and with `FAILED_PRECONDITION` (`GENERATION_SERVES`).
+    """Deletes a generation that does not serve, or what is left of one whose deletion ended early. Fails with `NOT_FOUND`
+    (`PROJECTION_UNKNOWN`, `GENERATION_NOT_FOUND`), and with `FAILED_PRECONDITION` (`GENERATION_SERVES`,
+    `GENERATIONS_CHANGED`).
     """
     ListDeadLetters: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ListDeadLettersRequest, _operations_service_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
     """Lists the events that projections and sagas cannot apply, the longest waiting first. Fails with `NOT_FOUND` if
@@ -298,7 +308,8 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_operations_service_pb2.BuildGenerationResponse, _abc.Awaitable[_operations_service_pb2.BuildGenerationResponse]]:
         """Lets projectors build a new generation of a projection beside the one that serves. Fails with `NOT_FOUND`
         (`PROJECTION_UNKNOWN`), and with `FAILED_PRECONDITION`: `GENERATION_EXISTS` if one is being built or waits to be
-        switched to, `MEMORY_INSUFFICIENT` if Redis has too little memory for it.
+        switched to, `MEMORY_INSUFFICIENT` if Redis has too little memory for it, `GENERATIONS_CHANGED` if another operator
+        acts on them at the same time.
         """
 
     @_abc_1.abstractmethod
@@ -308,7 +319,7 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_operations_service_pb2.PaceGenerationResponse, _abc.Awaitable[_operations_service_pb2.PaceGenerationResponse]]:
         """Pauses the build of a generation, resumes it, or changes its rate. Fails with `NOT_FOUND` (`PROJECTION_UNKNOWN`,
-        `GENERATION_NOT_FOUND`).
+        `GENERATION_NOT_FOUND`), and with `FAILED_PRECONDITION` (`GENERATION_SERVES`).
         """
 
     @_abc_1.abstractmethod
@@ -329,7 +340,8 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_operations_service_pb2.SwitchGenerationResponse], _abc.AsyncIterator[_operations_service_pb2.SwitchGenerationResponse]]:
         """Compares a generation with the one that serves, lets it serve if all differences are accepted, and records the
         comparison, with personal fields masked. All later queries read the new generation; the old one is kept up to
-        date. Fails as `CompareGenerations` does, and with `FAILED_PRECONDITION` (`DIFFERENCES_NOT_ACCEPTED`).
+        date. Fails as `CompareGenerations` does, and with `FAILED_PRECONDITION` (`DIFFERENCES_NOT_ACCEPTED`,
+        `GENERATION_SERVES`, `GENERATIONS_CHANGED`).
         """
 
     @_abc_1.abstractmethod
@@ -338,7 +350,9 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _operations_service_pb2.RollBackGenerationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operations_service_pb2.RollBackGenerationResponse, _abc.Awaitable[_operations_service_pb2.RollBackGenerationResponse]]:
-        """Lets the generation serve again that served last. Fails as `PaceGeneration` does."""
+        """Lets the generation serve again that served last, except those that a rollback has left. Fails as
+        `PaceGeneration` does, and with `FAILED_PRECONDITION` (`GENERATION_NOT_READY`, `GENERATIONS_CHANGED`).
+        """
 
     @_abc_1.abstractmethod
     def PruneGeneration(
@@ -346,8 +360,9 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _operations_service_pb2.PruneGenerationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operations_service_pb2.PruneGenerationResponse, _abc.Awaitable[_operations_service_pb2.PruneGenerationResponse]]:
-        """Deletes a generation that does not serve. Fails with `NOT_FOUND` (`PROJECTION_UNKNOWN`, `GENERATION_NOT_FOUND`),
-        and with `FAILED_PRECONDITION` (`GENERATION_SERVES`).
+        """Deletes a generation that does not serve, or what is left of one whose deletion ended early. Fails with `NOT_FOUND`
+        (`PROJECTION_UNKNOWN`, `GENERATION_NOT_FOUND`), and with `FAILED_PRECONDITION` (`GENERATION_SERVES`,
+        `GENERATIONS_CHANGED`).
         """
 
     @_abc_1.abstractmethod
