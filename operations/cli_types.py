@@ -11,7 +11,7 @@ from runtime.process.durations import parse_duration
 
 MAX_REASON_LENGTH = 500
 """Characters of an operator's reason: a context's commands take it over."""
-MAX_VERSION = 2**63 - 1
+MAX_NUMBER = 2**63 - 1
 
 
 class Duration(click.ParamType[timedelta]):
@@ -25,6 +25,17 @@ class Duration(click.ParamType[timedelta]):
             return value if isinstance(value, timedelta) else parse_duration(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class Number(click.IntRange):
+    """A whole number that a request can hold."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number; fail if it is out of range."""
+        number: int = super().convert(value, param, ctx)
+        if number > MAX_NUMBER:
+            self.fail(f"{number} is not in the range x<={MAX_NUMBER}.", param, ctx)
+        return number
 
 
 class Reason(click.ParamType[str]):
@@ -85,8 +96,8 @@ class AsOfType(click.ParamType[AsOf]):
             return value
         text = str(value)
         if text.isascii() and text.isdecimal():
-            if not 1 <= len(text) <= 19 or not 1 <= int(text) <= MAX_VERSION:
-                self.fail(f"{text!r} is not a version: they go from 1 to {MAX_VERSION}", param, ctx)
+            if not 1 <= len(text) <= 19 or not 1 <= int(text) <= MAX_NUMBER:
+                self.fail(f"{text!r} is not a version: they go from 1 to {MAX_NUMBER}", param, ctx)
             return AsOf(version=int(text))
         try:
             return AsOf(time=parse_moment(text))

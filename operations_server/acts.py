@@ -1,7 +1,8 @@
 """The record of operators' acts: who did what, to what, why, and with what outcome.
 
 How it works. An act is recorded before it is done, so that every act is on record, and its outcome after it.
-Both run in a task of their own, which ends even if the caller leaves. An outcome that cannot be recorded is
+Both run in a task of their own, which ends even if the caller leaves. So does the act, unless it learns
+before it changes anything that its caller has left (`CallerLeft`). An outcome that cannot be recorded is
 logged, and stays null in the record.
 """
 
@@ -32,6 +33,10 @@ END = text("UPDATE operator_acts SET outcome = :outcome, duration_us = :duration
 log = logs.get_logger(__name__)
 
 
+class CallerLeft(Exception):
+    """An act was not done, because its caller has left."""
+
+
 class OperatorActs:
     """Records acts in PostgreSQL.
 
@@ -56,7 +61,11 @@ class OperatorActs:
             task = asyncio.create_task(self._run(act, handler, describe(request), request, context))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
-            return await asyncio.shield(task)
+            try:
+                return await asyncio.shield(task)
+            except asyncio.CancelledError:
+                task.add_done_callback(_report_unseen_error)
+                raise
 
         return handle
 
@@ -83,6 +92,9 @@ class OperatorActs:
         except RpcError as error:
             outcome = error.reason
             raise
+        except CallerLeft:
+            outcome = "CALLER_LEFT"
+            raise
         finally:
             await self._end(number, outcome, monotonic() - start, fields)
         return response
@@ -104,6 +116,13 @@ class OperatorActs:
                 await connection.execute(END, values)
         except (SQLAlchemyError, OSError) as error:
             log.error("Outcome of an act not recorded", number=number, outcome=outcome, error=repr(error))
+
+
+def _report_unseen_error(task: asyncio.Task[Any]) -> None:
+    """Log the error of an act whose caller has left, unless its outcome is the error's reason."""
+    error = None if task.cancelled() else task.exception()
+    if error is not None and not isinstance(error, RpcError | CallerLeft):
+        log.error("Act failed after its caller left", error=repr(error), exc_info=error)
 
 
 def read_trace_id() -> str | None:

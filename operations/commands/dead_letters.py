@@ -13,7 +13,7 @@ from diptych.operations.v1.operations_service_pb2 import (
 )
 
 from operations.cli_output import echo, echo_json, echo_lines, get_width
-from operations.cli_types import Duration, Reason, to_timestamp
+from operations.cli_types import Duration, Number, Reason, to_timestamp
 from operations.client.api import open_api
 from operations.commands import options
 from operations.commands.listing import show_list
@@ -21,6 +21,7 @@ from operations.rendering.dead_letters import render_letter_details, render_lett
 from operations.rendering.json_lines import format_message, format_object, to_object
 from operations.rendering.layout import Line
 from operations.rendering.values import format_count
+from runtime.process.start_error import StartError
 
 DRY_RUN_SHOWN = 10
 """Dead letters that a dry run shows."""
@@ -112,7 +113,7 @@ def retry(
     The events of an aggregate are applied in their order, from the one that failed on. An event that fails
     again stays a dead letter.
     """
-    if is_all == bool(id_ or projection or saga or error or older_than):
+    if is_all == bool(id_ or projection or saga or error or older_than is not None):
         raise click.UsageError("name what to retry: an ID, options that select dead letters, or --all")
     values: dict[str, Any] = {"projection": projection, "saga": saga, "id": id_, "error": error}
     values["since_before"] = _find_moment(older_than)
@@ -126,6 +127,8 @@ def retry(
     for response in _retry_slices(RetryDeadLettersRequest(**values, reason=reason)):
         retried += response.retried
         refused += response.refused
+    if id_ and not retried and not refused:
+        raise StartError(f"there is no dead letter of {id_}; it may have been applied meanwhile")
     if as_json:
         echo_json(format_object({"retried": retried, "refused": list(map(to_object, refused))}))
         return
@@ -139,7 +142,7 @@ def retry(
 @click.argument("id_", metavar="ID")
 @click.option("--projection", default="", metavar="NAME", help="The projection that steps over the event.")
 @click.option("--saga", default="", metavar="NAME", help="The saga that steps over the event.")
-@click.option("--version", type=click.IntRange(min=1), required=True, help="The version of the event.")
+@click.option("--version", type=Number(min=1), required=True, help="The version of the event.")
 @click.option("--stream", default="", help="The stream, where a saga waits for several.")
 @options.reason
 @options.as_json
@@ -186,4 +189,8 @@ def _show_dry_run(request: Any, as_json: bool) -> None:
 
 
 def _find_moment(age: timedelta | None) -> Any:
-    return None if age is None else to_timestamp(datetime.now(UTC) - age)
+    """Return the time before which what is older began; none is older than the first day there is."""
+    try:
+        return None if age is None else to_timestamp(datetime.now(UTC) - age)
+    except OverflowError:
+        return to_timestamp(datetime.min.replace(tzinfo=UTC))

@@ -7,7 +7,7 @@ import click
 from diptych.operations.v1.operations_service_pb2 import ListEventsRequest, TailEventsRequest
 
 from operations.cli_output import echo_json, echo_lines, get_width
-from operations.cli_types import AsOf, AsOfType, to_timestamp
+from operations.cli_types import AsOf, AsOfType, Number, to_timestamp
 from operations.client.api import open_api
 from operations.commands import options
 from operations.commands.export import export
@@ -47,7 +47,7 @@ _causation = click.option("--causation", default="", metavar="ID", help="Only th
 @_causation
 @options.since
 @options.until
-@click.option("--after", type=click.IntRange(min=0), default=0, help="Only those after this position.")
+@click.option("--after", type=Number(min=0), default=0, help="Only those after this position.")
 @click.option("--as-of", type=AsOfType(), help="Only those up to this version, or this time.")
 @options.content
 @options.limit
@@ -100,7 +100,7 @@ def _end_at(request: Any, as_of: AsOf) -> None:
 @_type
 @_correlation
 @_causation
-@click.option("--after", type=click.IntRange(min=0), help="Begin after this position; default: from now on.")
+@click.option("--after", type=Number(min=0), help="Begin after this position; default: from now on.")
 @options.content
 @options.as_json
 def tail(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from operations.cli_output import echo
+from operations.cli_types import Number
 from operations.client.api import open_api
 from operations.commands import options
 
@@ -16,9 +17,7 @@ STDOUT = "-"
 
 
 @click.command()
-@click.option(
-    "--from-position", type=click.IntRange(min=1), default=1, help="Begin with this position; default: 1."
-)
+@click.option("--from-position", type=Number(min=1), default=1, help="Begin with this position; default: 1.")
 @click.option("--stream", default="", help="Only those of this stream, for instance ordering.order.o-1.")
 @click.option("--type", "type_", default="", help="Only those of this type, for instance OrderPlaced.")
 @click.option(

@@ -23,7 +23,7 @@ from diptych.operations.v1.operations_service_pb2 import (
 
 from operations.cli_output import echo, echo_json, echo_lines, get_width
 from operations.cli_parts import read_settings
-from operations.cli_types import Duration
+from operations.cli_types import Duration, Number
 from operations.client.api import OperationsApi, open_api
 from operations.commands import options
 from operations.rendering.json_lines import format_message, format_object
@@ -42,9 +42,7 @@ POLL_INTERVAL = 0.2
 """Seconds between two looks at a build."""
 
 
-_sample = click.option(
-    "--sample", type=click.IntRange(min=0), default=0, help="About how many views; default: all."
-)
+_sample = click.option("--sample", type=Number(min=0), default=0, help="About how many views; default: all.")
 
 
 @click.group()

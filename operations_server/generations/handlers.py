@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts.generations import GenerationRecord, GenerationsUnreadable, get_number
-from operations_server.acts import DONE, OperatorActs
+from operations_server.acts import DONE, CallerLeft, OperatorActs
 from operations_server.generations.comparison import Comparison
 from operations_server.generations.store import GenerationState, GenerationStore
 from operations_server.generations.switch_record import SwitchRecord
@@ -67,7 +67,7 @@ class Chosen:
             RpcError: `GENERATION_NOT_FOUND`, `GENERATION_SERVES`.
         """
         names = [state.view.generation for state in self.states]
-        return self.find(name or max(names, key=get_number))
+        return self.find(name or (max(names, key=get_number) if len(names) > 1 else ""))
 
     def unknown_error(self, name: str) -> RpcError:
         metadata = {"projection": self.serving.view.projection, "generation": name}
@@ -167,6 +167,7 @@ class GenerationsApi:
             raise RpcError.of_rule(
                 "operations", "DIFFERENCES_NOT_ACCEPTED", {"projection": request.projection, "fields": counts}
             )
+        yield protocol.SwitchGenerationResponse(compared_views=comparison.compared)  # unless the caller left
         await self._switch(chosen, other, request, described)
         yield protocol.SwitchGenerationResponse(compared_views=comparison.compared, comparison=described)
 
@@ -317,7 +318,10 @@ def _report(handler: Handler) -> Handler:
 def _stream(responses: Callable[[Any], AsyncIterator[Any]]) -> Handler:
     async def handle(request: Any, context: Context) -> None:
         async for response in responses(request):
-            await context.write(response)
+            try:
+                await context.write(response)
+            except Exception as error:  # gRPC has several for a call that has ended
+                raise CallerLeft from error
 
     return handle
 

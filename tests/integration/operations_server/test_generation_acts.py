@@ -12,8 +12,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts.generations import GenerationRecord, decode_record, decode_serving, encode_record
+from operations_server.acts import CallerLeft, OperatorActs
 from operations_server.generations import store as store_module
-from operations_server.generations.handlers import Chosen, GenerationsApi
+from operations_server.generations.handlers import Chosen, GenerationsApi, create_handlers
 from operations_server.stores import create_database
 from runtime.grpc import caller
 from runtime.grpc.rpc_error import RpcError
@@ -167,6 +168,26 @@ async def test_no_switch_is_done_that_cannot_be_recorded(
         await switch(api)
     assert get_reason(caught.value) == "WRITE_MODEL_UNAVAILABLE"
     assert await find_serving(redis) == "2"
+
+
+class LeftCall:
+    """The context of a call whose client has left."""
+
+    async def write(self, _message: object) -> None:
+        raise asyncio.InvalidStateError
+
+
+async def test_a_switch_whose_caller_left_before_it_is_not_done(
+    api: GenerationsApi, redis: Redis, database: AsyncEngine, database_url: str
+) -> None:
+    handler = create_handlers(api, OperatorActs(database))["SwitchGeneration"]
+    context: Any = LeftCall()
+    with pytest.raises(CallerLeft):
+        await handler(protocol.SwitchGenerationRequest(**NAME), context)
+    assert await find_serving(redis) == "2"
+    assert await read_record(database_url) == []
+    async with database.connect() as connection:
+        assert await connection.scalar(text("SELECT outcome FROM operator_acts")) == "CALLER_LEFT"
 
 
 async def test_two_builds_at_once_begin_one(api: GenerationsApi, redis: Redis) -> None:

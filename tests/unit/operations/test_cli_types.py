@@ -6,7 +6,7 @@ import click
 import pytest
 from diptych.operations.v1.operations_service_pb2 import GetStateRequest
 
-from operations.cli_types import AsOf, AsOfType, Moment
+from operations.cli_types import MAX_NUMBER, AsOf, AsOfType, Moment, Number
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -50,3 +50,10 @@ def test_a_point_in_time_is_a_version_or_a_time() -> None:
 def test_a_number_that_is_no_version_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter, match="is not a version"):
         AsOfType().convert(text, None, None)
+
+
+def test_a_number_fits_in_a_request() -> None:
+    assert Number(min=0).convert(str(MAX_NUMBER), None, None) == MAX_NUMBER
+    for text in ("-1", str(MAX_NUMBER + 1), "9" * 4_000):
+        with pytest.raises(click.BadParameter, match="is not in the range"):
+            Number(min=0).convert(text, None, None)
