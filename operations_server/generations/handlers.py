@@ -134,8 +134,8 @@ class GenerationsApi:
         record = structs.replace(state.record or GenerationRecord(), paused=PAUSED if request.paused else "")
         if request.HasField("rate"):
             record = structs.replace(record, rate=request.rate or None)
-        if not await chosen.store.replace(state.view, record):  # it was pruned meanwhile
-            raise chosen.unknown_error(state.view.generation)
+        if not await chosen.store.replace(state, record):
+            raise chosen.refuse("GENERATIONS_CHANGED", state.view.generation)
         (generation,) = await self._describe([replace(state, record=record)])
         return protocol.PaceGenerationResponse(generation=generation)
 

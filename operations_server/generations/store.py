@@ -35,10 +35,11 @@ if redis.call('HLEN', KEYS[1]) ~= tonumber(ARGV[3]) then return 0 end
 return redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
 """
 
-# Replaces a record unless it was deleted. Returns 1 if it did.
+# Replaces a record unless it has changed. Returns 1 if it did, also if the client asks again.
 REPLACE = """
-if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return 0 end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+local stored = redis.call('HGET', KEYS[1], ARGV[1])
+if stored ~= ARGV[2] and stored ~= ARGV[3] then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 return 1
 """
 
@@ -93,6 +94,8 @@ class GenerationState:
     code: str
     """The version of the code that began its build; empty if it is not known."""
     parked: int
+    stored: bytes = b""
+    """The record, as it is stored."""
 
     @property
     def serves(self) -> bool:
@@ -131,10 +134,13 @@ class GenerationStore:
         found.pop(serving, None)
         latest = sorted(found.items(), key=lambda each: -each[1].begun)
         return [
-            await self._read_state(self._view.at(name), record) for name, record in [(serving, None), *latest]
+            await self._read_state(self._view.at(name), record, records.get(name.encode(), b""))
+            for name, record in [(serving, None), *latest]
         ]
 
-    async def _read_state(self, view: View, record: GenerationRecord | None) -> GenerationState:
+    async def _read_state(
+        self, view: View, record: GenerationRecord | None, stored: bytes
+    ) -> GenerationState:
         pipeline: Any = self._redis.pipeline(transaction=False)
         pipeline.get(view.ready).hvals(view.checkpoints).get(view.code).hlen(view.parked)
         ready, checkpoints, code, parked = await pipeline.execute()
@@ -145,6 +151,7 @@ class GenerationStore:
             [parse_checkpoint(each) for each in checkpoints],
             (code or b"").decode(errors="replace"),
             parked,
+            stored,
         )
 
     async def begin(self, known: Sequence[GenerationState], rate: float | None) -> str | None:
@@ -155,10 +162,10 @@ class GenerationStore:
         begun = await self._run(BEGIN, [self._view.generations], [name, record, others])
         return name if begun else None
 
-    async def replace(self, view: View, record: GenerationRecord) -> bool:
-        """Replace the record of a generation; return False if it has none any more."""
-        arguments = [view.generation, encode_record(record)]
-        return bool(await self._run(REPLACE, [view.generations], arguments))
+    async def replace(self, known: GenerationState, record: GenerationRecord) -> bool:
+        """Replace the record of a generation; return False if it has changed."""
+        arguments = [known.view.generation, known.stored, encode_record(record)]
+        return bool(await self._run(REPLACE, [self._view.generations], arguments))
 
     async def switch(
         self, old: GenerationState, new: GenerationState, *, rolls_back: bool

@@ -250,3 +250,14 @@ async def test_a_pause_without_a_name_is_of_the_generation_built_last(
     with pytest.raises(RpcError) as caught:
         await api.pace(request, CONTEXT)
     assert get_reason(caught.value) == "GENERATION_SERVES"
+
+
+async def test_a_pause_undoes_no_change_of_another_operator(api: GenerationsApi, redis: Redis) -> None:
+    """The other one has switched and rolled back, since the first one read the record."""
+    chosen = await api._read(VIEW.projection)
+    await switch(api)
+    await roll_back(api)
+    seen = chosen.find("2.1")
+    assert not await chosen.store.replace(seen, GenerationRecord(begun=1, paused="by ada"))
+    current = (await api._read(VIEW.projection)).find("2.1")
+    assert current.record and (current.record.rolled_back, current.record.paused) == (True, "")

@@ -209,7 +209,7 @@ class OperationsServiceServicer:
 
     def PaceGeneration(self, request, context):
         """Pauses the build of a generation, resumes it, or changes its rate. Fails with `NOT_FOUND` (`PROJECTION_UNKNOWN`,
-        `GENERATION_NOT_FOUND`), and with `FAILED_PRECONDITION` (`GENERATION_SERVES`).
+        `GENERATION_NOT_FOUND`), and with `FAILED_PRECONDITION` (`GENERATION_SERVES`, `GENERATIONS_CHANGED`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -58,7 +58,7 @@ class OperationsServiceStub:
     """
     PaceGeneration: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.PaceGenerationRequest, _operations_service_pb2.PaceGenerationResponse]
     """Pauses the build of a generation, resumes it, or changes its rate. Fails with `NOT_FOUND` (`PROJECTION_UNKNOWN`,
-    `GENERATION_NOT_FOUND`), and with `FAILED_PRECONDITION` (`GENERATION_SERVES`).
+    `GENERATION_NOT_FOUND`), and with `FAILED_PRECONDITION` (`GENERATION_SERVES`, `GENERATIONS_CHANGED`).
     """
     CompareGenerations: _grpc.UnaryStreamMultiCallable[_operations_service_pb2.CompareGenerationsRequest, _operations_service_pb2.CompareGenerationsResponse]
     """Compares a generation with the one that serves, and sends how far it is, then the result. Fails as
@@ -175,7 +175,7 @@ class OperationsServiceAsyncStub(OperationsServiceStub):
     """
     PaceGeneration: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.PaceGenerationRequest, _operations_service_pb2.PaceGenerationResponse]  # type: ignore[assignment]
     """Pauses the build of a generation, resumes it, or changes its rate. Fails with `NOT_FOUND` (`PROJECTION_UNKNOWN`,
-    `GENERATION_NOT_FOUND`), and with `FAILED_PRECONDITION` (`GENERATION_SERVES`).
+    `GENERATION_NOT_FOUND`), and with `FAILED_PRECONDITION` (`GENERATION_SERVES`, `GENERATIONS_CHANGED`).
     """
     CompareGenerations: _aio.UnaryStreamMultiCallable[_operations_service_pb2.CompareGenerationsRequest, _operations_service_pb2.CompareGenerationsResponse]  # type: ignore[assignment]
     """Compares a generation with the one that serves, and sends how far it is, then the result. Fails as
@@ -319,7 +319,7 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_operations_service_pb2.PaceGenerationResponse, _abc.Awaitable[_operations_service_pb2.PaceGenerationResponse]]:
         """Pauses the build of a generation, resumes it, or changes its rate. Fails with `NOT_FOUND` (`PROJECTION_UNKNOWN`,
-        `GENERATION_NOT_FOUND`), and with `FAILED_PRECONDITION` (`GENERATION_SERVES`).
+        `GENERATION_NOT_FOUND`), and with `FAILED_PRECONDITION` (`GENERATION_SERVES`, `GENERATIONS_CHANGED`).
         """
 
     @_abc_1.abstractmethod
