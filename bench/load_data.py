@@ -13,6 +13,9 @@ from uuid import UUID, uuid5
 import asyncpg
 from diptych.banking.v1 import command_service_pb2 as banking
 from diptych.banking.v1 import command_service_pb2_grpc as banking_grpc
+from diptych.catalogue.v1 import command_service_pb2 as catalogue
+from diptych.catalogue.v1 import command_service_pb2_grpc as catalogue_grpc
+from diptych.catalogue.v1.types_pb2 import ProductDetails
 from diptych.inventory.v1 import command_service_pb2 as inventory
 from diptych.inventory.v1 import command_service_pb2_grpc as inventory_grpc
 from diptych.ordering.v1 import command_service_pb2_grpc as ordering_grpc
@@ -50,6 +53,7 @@ async def create_data(settings: Settings, token: str) -> None:
     async with aio.connect(settings.command_address, token=token) as write:
         await _send_all(write, _generate_objects(write.channel))
         await _send_all(write, _generate_deliveries(write.channel))
+        await _send_all(write, _generate_publications(write.channel))
 
 
 async def _send_all(write: aio.Connection, commands: Iterable[Command]) -> None:
@@ -67,6 +71,10 @@ def _generate_objects(channel: Any) -> Iterator[Command]:
     stock = inventory_grpc.CommandServiceStub(channel)
     for sku in _name_products():
         yield stock.RegisterProduct, inventory.RegisterProductRequest(sku=sku, title="A thing"), sku
+    products = catalogue_grpc.CommandServiceStub(channel)
+    yield products.AddCategory, catalogue.AddCategoryRequest(category_id="load", name="Things"), "load"
+    for sku in _name_products():
+        yield products.DraftProduct, catalogue.DraftProductRequest(sku=sku), sku
     accounts = banking_grpc.CommandServiceStub(channel)
     for name in _name_accounts():
         request = banking.OpenAccountRequest(account_id=name, owner_id="load", currency_code="EUR")
@@ -80,7 +88,14 @@ def _generate_objects(channel: Any) -> Iterator[Command]:
 
 
 def _generate_deliveries(channel: Any) -> Iterator[Command]:
-    """Yield the goods of the products and the money of the accounts."""
+    """Yield the goods of the products, their places in the catalogue, and the money of the accounts."""
+    products = catalogue_grpc.CommandServiceStub(channel)
+    price, details = Money(currency_code="EUR", units=9), ProductDetails(title="A thing")
+    for sku in _name_products():
+        assign = catalogue.AssignCategoryRequest(sku=sku, category_id="load")
+        yield products.ChangeDetails, catalogue.ChangeDetailsRequest(sku=sku, details=details), sku
+        yield products.SetPrice, catalogue.SetPriceRequest(sku=sku, price=price), sku
+        yield products.AssignCategory, assign, sku
     stock = inventory_grpc.CommandServiceStub(channel)
     for sku in _name_products():
         delivery = inventory.ReceiveStockRequest(
@@ -92,6 +107,12 @@ def _generate_deliveries(channel: Any) -> Iterator[Command]:
     for name in _name_accounts():
         deposit = banking.DepositRequest(account_id=name, amount=amount, reference="for transfers")
         yield accounts.Deposit, deposit, name
+
+
+def _generate_publications(channel: Any) -> Iterator[Command]:
+    products = catalogue_grpc.CommandServiceStub(channel)
+    for sku in _name_products():
+        yield products.PublishProduct, catalogue.PublishProductRequest(sku=sku), sku
 
 
 def _name_products() -> Iterator[str]:

@@ -35,7 +35,8 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     address = parse_address(lifecycle.settings.redis_url)
     client = TracedRedisClient if tracing.is_on() else RedisClient
     async with client(address) as redis:
-        queried_views = {query.view for context in contexts for query in context.queries.values()}
+        queries = [query for context in contexts for query in context.queries.values()]
+        queried_views = {view for query in queries for view in (query.view, *query.others)}
         watched_views = {watch.view for context in contexts for watch in context.watches.values()}
         views = queried_views | watched_views
         notifications = ChangeNotifications(address, redis, views)

@@ -31,6 +31,8 @@ class FreshReader(msgspec.Struct, frozen=True, gc=False):
     """The consistency token whose writes the reads have to include; empty for none."""
     deadline: float | None = None
     """The call's deadline, from `compute_deadline`; None if it has none."""
+    others: tuple["FreshReader", ...] = ()
+    """Readers of the other projections that the query reads."""
 
     @property
     def view(self) -> View:

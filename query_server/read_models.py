@@ -6,7 +6,7 @@ read model of that one in the place of the former. Calls that still use the form
 them drops it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,7 +15,7 @@ from query_server.change_notifications import ChangeNotifications
 from query_server.freshness import Freshness
 from query_server.redis_client import RedisClient
 from query_server.staleness import Staleness
-from query_server.view_reader import ViewReader
+from query_server.view_reader import GenerationSwitched, ViewReader
 from runtime.grpc.request_tokens import RequestTokens
 from runtime.grpc.waits import Waits
 from runtime.process import logs
@@ -78,3 +78,10 @@ class ServingReadModel:
             return
         log.info("Serving another generation", projection=view.projection, generation=generation)
         self.current = self._make(view.at(generation))
+
+
+def follow(models: Iterable[ServingReadModel], switch: GenerationSwitched) -> None:
+    """Take note of the generation that serves, in the read model of that projection."""
+    for model in models:
+        if model.current.views.view.projection == switch.projection:
+            model.follow(switch.generation)

@@ -6,7 +6,7 @@ generation, and no call fails because of a switch. A watch takes along what it h
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,8 +17,8 @@ from contracts.manifest import context_of
 from contracts.view_layout import View
 from query_server.change_notifications import ChangeNotifications
 from query_server.fresh_reader import FreshReader
-from query_server.read_models import ServingReadModel
-from query_server.staleness import AnswerAge
+from query_server.read_models import ReadModel, ServingReadModel, follow
+from query_server.staleness import AnswerAge, select_oldest
 from query_server.view_reader import GenerationSwitched
 from query_server.watches import Watch, WatchProgress, WatchResponses
 from query_server.wire_format import RESUME_TOKEN, VIEW, check_numbers, encode_field
@@ -46,6 +46,8 @@ class Query:
 
     view: View
     handler: QueryHandler
+    others: tuple[View, ...] = ()
+    """Further views that it reads, in the order of `FreshReader.others`."""
 
 
 WatchHandler = Callable[[Watch, Any], WatchResponses]
@@ -88,7 +90,7 @@ def query_service(
 ) -> Service:
     """Return a context's QueryService."""
     unary = {
-        name: _make_query_handler(query.handler, models[query.view])
+        name: _make_query_handler(query.handler, [models[view] for view in (query.view, *query.others)])
         for name, query in context.queries.items()
     }
     streaming = {
@@ -98,22 +100,27 @@ def query_service(
     return Service(context.service, {**unary, **streaming})
 
 
-def _make_query_handler(handler: QueryHandler, model: ServingReadModel) -> Handler:
+def _make_query_handler(handler: QueryHandler, models: Sequence[ServingReadModel]) -> Handler:
+    first, *others = models
+
     async def handle(request: Any, context: Context) -> bytes:
         deadline = compute_deadline(context.time_remaining())
+
+        def make_reader(current: ReadModel, age: AnswerAge, *joined: FreshReader) -> FreshReader:
+            views = current.views.for_answer(age)
+            return FreshReader(views, current.freshness, request.at_least_as_fresh, deadline, joined)
+
         for _ in range(MAX_RUNS):
-            current = model.current
-            age = AnswerAge(current.staleness)
+            current, joined = first.current, [model.current for model in others]
+            age, ages = AnswerAge(current.staleness), [AnswerAge(each.staleness) for each in joined]
             try:
-                reader = FreshReader(
-                    current.views.for_answer(age), current.freshness, request.at_least_as_fresh, deadline
-                )
+                reader = make_reader(current, age, *map(make_reader, joined, ages))
                 return check_response_size(await handler(reader, request))
             except GenerationSwitched as switch:
-                model.follow(switch.generation)
+                follow(models, switch)
             finally:  # errors carry the staleness as well
-                context.set_trailing_metadata(age.metadata())
-        raise model.current.views.rebuilding_error()
+                context.set_trailing_metadata(select_oldest([age, *ages]) if ages else age.metadata())
+        raise first.current.views.rebuilding_error()
 
     return handle
 

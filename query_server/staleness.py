@@ -11,7 +11,7 @@ connection on which it was taken. Where nothing is known, nothing is sent.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from math import ceil, inf
 from time import monotonic
@@ -231,3 +231,9 @@ class AnswerAge:
         if since == UNKNOWN:
             return ()
         return ((STALENESS, str(max(0, ceil((monotonic() - since) * 1000)))),)
+
+
+def select_oldest(ages: Sequence[AnswerAge]) -> tuple[tuple[str, str], ...]:
+    """Return the trailing metadata of a response from several projections; empty if a bound is unknown."""
+    bounds = [age.metadata() for age in ages]
+    return max(bounds, key=lambda bound: int(bound[0][1])) if all(bounds) else ()

@@ -40,8 +40,9 @@ _encode_entry = msgspec.json.Encoder().encode
 class GenerationSwitched(Exception):
     """Another generation serves than the reader's; the call begins again on that one. No client sees this."""
 
-    def __init__(self, generation: str) -> None:
-        super().__init__(generation)
+    def __init__(self, projection: str, generation: str) -> None:
+        super().__init__(projection, generation)
+        self.projection = projection
         self.generation = generation
 
 
@@ -257,7 +258,7 @@ class ViewReader:
         if name in self._serving_names:
             return
         if (generation := decode_serving(name)) != self.view.generation:
-            raise GenerationSwitched(generation)
+            raise GenerationSwitched(self.view.projection, generation)
 
     async def _check_failed_read(self, error: RpcError) -> None:
         """Check that data that cannot be read is of the serving generation."""
@@ -282,13 +283,24 @@ class ViewReader:
             after: the member before the first result; empty to begin with the newest.
             count: the maximum number of members.
         """
-        below = after or window.high
-        top, bottom = f"({below}" if below else "+", f"[{window.low}" if window.low else "-"
+        ((_, members),) = await self.get_merged_members((window,), after, count)
+        return members
+
+    async def get_merged_members(
+        self, windows: Sequence[Window], after: str, count: int
+    ) -> list[tuple[str, list[str]]]:
+        """Return each window's index with its members as `get_members` does, in one round trip."""
         self.age.include_all()
-        _, (members,) = await self.read_while_ready(
-            ("ZRANGE", window.index, top, bottom, "BYLEX", "REV", "LIMIT", 0, count)
-        )
-        return [member.decode(errors="replace") for member in members]
+        commands: list[Command] = []
+        for window in windows:
+            below = after or window.high
+            top, bottom = f"({below}" if below else "+", f"[{window.low}" if window.low else "-"
+            commands.append(("ZRANGE", window.index, top, bottom, "BYLEX", "REV", "LIMIT", 0, count))
+        _, replies = await self.read_while_ready(*commands)
+        return [
+            (window.index, [member.decode(errors="replace") for member in members])
+            for window, members in zip(windows, replies, strict=True)
+        ]
 
     async def get_listed_views(self, view_ids: Sequence[str]) -> list[ListedView | RpcError | None]:
         """Return views with their index entries, each None if missing, an error if it cannot be read."""

@@ -12,6 +12,7 @@ from time import monotonic
 import click
 from diptych_client import OutcomeUnknown, Rejection
 
+from devstack.demo.catalogue import CatalogueDemo
 from devstack.demo.fulfilment import FulfilmentDemo
 from devstack.demo.narration import UnexpectedResult, check, print_line, print_step
 from devstack.demo.ordering import OrderingDemo
@@ -35,6 +36,7 @@ async def main() -> None:
         click.echo("Starting PostgreSQL, NATS, Valkey and Diptych's processes on free ports ...")
         async with temporary_stack(Path(folder), durable=True) as stack:
             click.echo(f"Up after {monotonic() - started:.1f} s")
+            await CatalogueDemo(stack).run()
             async with await connect(stack.settings.nats_url, "demo") as nats:
                 orders = await OrderingDemo(stack, nats).run()
             await FulfilmentDemo(stack, orders).run()

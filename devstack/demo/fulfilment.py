@@ -1,4 +1,4 @@
-"""The demo's second part: stock, accounts, and orders that the process manager fulfils."""
+"""The demo's third part: stock, accounts, and orders that the process manager fulfils."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ from diptych_client import Rejection, aio
 from google.type.money_pb2 import Money
 
 from devstack.demo.narration import UnexpectedResult, check, print_check, print_line, print_step
-from devstack.demo.requests import format_amount, order_of
+from devstack.demo.requests import PRICES, format_amount, order_of
 from devstack.stack import Stack
 from operations.processes import PROCESS_MANAGER
 
@@ -35,7 +35,6 @@ SCOPES = (
 )
 TIMEOUT = 30.0
 """Seconds until a fulfilment must have the expected state."""
-PRICES = {"lamp-1": (19, 990_000_000), "desk-1": (90, 0), "vase-1": (60, 0)}
 DELIVERIES = {"lamp-1": 100, "desk-1": 4, "vase-1": 1}
 DEPOSITS = {"a-1": 2_000, "b-1": 100, "c-1": 20_000, "d-1": 5_000}
 
@@ -67,7 +66,7 @@ CANCELLED, SHIPPED, SUSPICIOUS = 1, 2, 9
 """The indices of the orders that are cancelled, shipped, and suspicious."""
 
 STOCK = {"lamp-1": (96, 65), "desk-1": (4, 2), "vase-1": (1, 0)}
-"""The final quantities on hand and reserved. Four lamps were shipped, one of them by the first part."""
+"""The final quantities on hand and reserved. Four lamps were shipped, one of them by the second part."""
 MONEY = {
     "a-1": ("1980.01 EUR", "79.96 EUR"),
     "b-1": ("100.00 EUR", "0.00 EUR"),

@@ -1,4 +1,4 @@
-"""The demo's first part: single orders, with the timings of each command."""
+"""The demo's second part: single orders, with the timings of each command."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import astuple

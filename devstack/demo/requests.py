@@ -6,6 +6,9 @@ from diptych.ordering.v1.command_service_pb2 import PlaceOrderRequest
 from diptych.ordering.v1.types_pb2 import OrderLine, ShippingAddress
 from google.type.money_pb2 import Money
 
+PRICES = {"lamp-1": (19, 990_000_000), "desk-1": (90, 0), "vase-1": (60, 0)}
+"""Units and nanos in EUR by sku."""
+
 
 def order_of(customer: str, quantity: int) -> PlaceOrderRequest:
     """Return a customer's order of some lamps."""

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import random
 import weakref
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,10 +12,12 @@ import pytest
 from contracts.view_layout import GENERATION
 from query_server import change_notifications
 from query_server.change_notifications import Signal
+from query_server.fresh_reader import FreshReader
 from query_server.redis_client import RedisClient
-from query_server.service import MAX_RUNS
+from query_server.service import MAX_RUNS, Query
 from query_server.staleness import StalenessSampler
 from query_server.view_reader import GenerationSwitched, Window
+from query_server.wire_format import encode_view
 from runtime.grpc.rpc_error import RpcError
 from runtime.redis.pipeline import Command
 from tests.integration.query.test_watches import run_notifications
@@ -23,6 +26,7 @@ from tests.support.harness.query_calls import QueryCalls
 from tests.support.harness.read_model import INCARNATION, ReadModel
 from tests.support.harness.waiting import until
 from tests.support.ledger import queries as ledger
+from tests.support.ledger.queries import HISTORY
 from tests.support.ledger.stored_views import CHEQUE, cheque
 from tests.support.ledger.stubs import queries, types
 
@@ -155,6 +159,28 @@ async def test_the_read_model_of_a_former_generation_is_dropped(
     await calls.call("GetCheque", cheque_id="c-1")
     gc.collect()
     assert former() is None
+
+
+async def test_a_query_of_several_projections_follows_each_of_them(old: ReadModel, new: ReadModel) -> None:
+    async def name_generations(cheques: FreshReader, request: Any) -> bytes:
+        readers = (cheques, *cheques.others)
+        for reader in readers:
+            await reader.views.find(request.cheque_id)
+        names = " ".join(reader.view.generation for reader in readers)
+        return encode_view(types.Cheque(cheque_id=names).SerializeToString())
+
+    query = Query(CHEQUE, name_generations, (HISTORY,))
+    calls = QueryCalls(old, replace(ledger.CONTEXT, queries={**ledger.CONTEXT.queries, "GetCheque": query}))
+
+    async def call() -> str:
+        response = await calls.call("GetCheque", cheque_id="c-1")
+        return str(response.cheque.cheque_id)
+
+    assert await call() == f"{GENERATION} {GENERATION}"
+    await old.redis.set(HISTORY.serving, LATER)
+    assert await call() == f"{GENERATION} {LATER}"
+    await old.redis.set(CHEQUE.serving, LATER)
+    assert await call() == f"{LATER} {LATER}"
 
 
 @pytest.mark.parametrize(("before", "after"), [(GENERATION, LATER), (LATER, GENERATION)])

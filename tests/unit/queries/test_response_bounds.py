@@ -22,6 +22,10 @@ SERVICES: list[ServiceDescriptor] = [
 BOUNDS = {
     "acme.ledger.v1.Cheque.endorsers": "the ledger's rules: MAX_ENDORSEMENTS",
     "diptych.banking.v1.DailyReport.sums": "kinds of lines, and the currencies of accounts",
+    "diptych.catalogue.v1.CategoryTree.categories": "the tree's rules: MAX_CATEGORIES",
+    "diptych.catalogue.v1.Product.prices": "the product's rules: MAX_KEPT",
+    "diptych.catalogue.v1.ProductDetails.attributes": "its field rules",
+    "diptych.catalogue.v1.ProductDetails.picture_urls": "its field rules",
     "diptych.fulfilment.v1.Fulfilment.steps": "SagaQueries.select_latest",
     "diptych.inventory.v1.GetStockResponse.stocks": "the product's rules: MAX_WAREHOUSES",
     "diptych.inventory.v1.Product.warehouse_ids": "the product's rules: MAX_WAREHOUSES",

@@ -19,6 +19,7 @@ SOURCES = {
     "ordering": ("command_server/contexts/ordering", "query_server/contexts/ordering.py"),
     "inventory": ("command_server/contexts/inventory", "query_server/contexts/inventory.py"),
     "banking": ("command_server/contexts/banking", "query_server/contexts/banking.py"),
+    "catalogue": ("command_server/contexts/catalogue", "query_server/contexts/catalogue.py"),
     "fulfilment": ("process_manager/sagas/fulfilment/queries.py",),
     "sagas": ("process_manager/queries/query_service.py", "process_manager/queries/saga_queries.py"),
     "operations": ("operations_server",),

@@ -1,0 +1,7 @@
+"""The events of catalogue."""
+
+from diptych.catalogue.v1 import events_pb2
+
+from contracts.event_types import EventTypes
+
+EVENTS = EventTypes((events_pb2,))

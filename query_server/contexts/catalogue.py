@@ -1,0 +1,99 @@
+"""Queries of the catalogue: products by sku, lists of them, their histories, and the category tree."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from diptych.catalogue.v1 import query_service_pb2 as protocol
+from diptych.catalogue.v1.types_pb2 import CategoryTree, Product
+
+from contracts.view_layout import View
+from query_server import batches, history_pages, list_pages, merged_list_pages, watches
+from query_server.fresh_reader import FreshReader
+from query_server.not_found import NotFound
+from query_server.service import Query, QueryContext, WatchQuery
+from query_server.view_reader import Window
+from query_server.watches import Watch, WatchResponses
+from query_server.wire_format import encode_view
+from runtime.grpc.rpc_error import RpcError
+
+PRODUCTS, TREES = View.of(Product), View.of(CategoryTree)
+TREE_ID = "tree"
+PRODUCT_NOT_FOUND = NotFound("catalogue", "PRODUCT_NOT_FOUND", ("sku",))
+CATEGORY_NOT_FOUND = NotFound("catalogue", "CATEGORY_NOT_FOUND", ("category_id",))
+
+
+async def get_product(products: FreshReader, request: protocol.GetProductRequest) -> bytes:
+    return encode_view(await products.get(request.sku, PRODUCT_NOT_FOUND))
+
+
+async def batch_get_products(products: FreshReader, request: protocol.BatchGetProductsRequest) -> bytes:
+    return (await batches.read_batch(products, request.skus)).encode()
+
+
+async def list_products(products: FreshReader, request: protocol.ListProductsRequest) -> bytes:
+    state = (Product.State.Name(request.state),) if request.state else ()
+    index = products.view.index("state", *state) if state else products.view.index("all")
+    return (await list_pages.read_page(products, Window(index), request)).encode()
+
+
+async def browse_category(products: FreshReader, request: protocol.BrowseCategoryRequest) -> bytes:
+    """Respond with a page of a category's products, or of those of all categories below it as well."""
+    (trees,) = products.others
+    category_ids = list(list_subtree(await read_tree(trees), request.category_id))
+    if not category_ids:
+        raise CATEGORY_NOT_FOUND.error(request.category_id)
+    if not request.include_descendants:
+        del category_ids[1:]
+    windows = [Window(products.view.index("category", category_id)) for category_id in category_ids]
+    list_id = f"{request.category_id} {request.include_descendants}"
+    return (await merged_list_pages.read_page(products, windows, list_id, request)).encode()
+
+
+def list_subtree(tree: CategoryTree, category_id: str) -> Iterator[str]:
+    """Yield the ids of a category and of all below it; none if there is no such category."""
+    children: defaultdict[str, list[str]] = defaultdict(list)
+    for category in tree.categories:
+        children[category.parent_id].append(category.category_id)
+    pending = [each.category_id for each in tree.categories if each.category_id == category_id]
+    while pending:
+        yield (found := pending.pop())
+        pending += children[found]
+
+
+async def get_category_tree(trees: FreshReader, _: protocol.GetCategoryTreeRequest) -> bytes:
+    tree = await read_tree(trees)
+    return encode_view(tree.SerializeToString()) if tree.version else b""
+
+
+async def read_tree(trees: FreshReader) -> CategoryTree:
+    """Return the category tree, empty if no category was added.
+
+    Raises:
+        RpcError: an error of the reader.
+    """
+    (data,) = await trees.get_all([TREE_ID])
+    if isinstance(data, RpcError):
+        raise data
+    return CategoryTree.FromString(data) if isinstance(data, bytes) else CategoryTree()
+
+
+async def get_product_history(products: FreshReader, request: protocol.GetProductHistoryRequest) -> bytes:
+    return (await history_pages.read_page(products, request.sku, PRODUCT_NOT_FOUND, request)).encode()
+
+
+def watch_product(watch: Watch, request: protocol.WatchProductRequest) -> WatchResponses:
+    return watches.watch_view(watch, request.sku, PRODUCT_NOT_FOUND)
+
+
+CONTEXT = QueryContext(
+    protocol.DESCRIPTOR.services_by_name["QueryService"],
+    {
+        "GetProduct": Query(PRODUCTS, get_product),
+        "BatchGetProducts": Query(PRODUCTS, batch_get_products),
+        "ListProducts": Query(PRODUCTS, list_products),
+        "BrowseCategory": Query(PRODUCTS, browse_category, (TREES,)),
+        "GetCategoryTree": Query(TREES, get_category_tree),
+        "GetProductHistory": Query(PRODUCTS, get_product_history),
+    },
+    {"WatchProduct": WatchQuery(PRODUCTS, watch_product)},
+)

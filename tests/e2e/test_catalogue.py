@@ -1,0 +1,94 @@
+"""The catalogue through the whole stack: commands, lists of several views, and independent verification."""
+
+import asyncio
+from uuid import uuid4
+
+from diptych.catalogue.v1 import command_service_pb2 as commands
+from diptych.catalogue.v1 import query_service_pb2 as queries
+from diptych.catalogue.v1.types_pb2 import Product, ProductDetails
+from google.type.money_pb2 import Money
+
+from devstack.stack import Stack
+from operations.verify.verification import verify
+from tests.support.harness.caller import Caller
+
+RUN = uuid4().hex[:8]
+HOME, SEATS, OFFICE = (f"{name}-{RUN}" for name in ("home", "seats", "office"))
+
+
+async def publish(caller: Caller, sku: str, category_id: str) -> None:
+    """Publish a product, and wait until its view says so."""
+    details = ProductDetails(title=f"Title of {sku}")
+    price = Money(currency_code="EUR", units=9)
+    await caller.execute(commands.DraftProductRequest(sku=sku))
+    await caller.execute(commands.ChangeDetailsRequest(sku=sku, details=details))
+    await caller.execute(commands.SetPriceRequest(sku=sku, price=price))
+    await caller.execute(commands.AssignCategoryRequest(sku=sku, category_id=category_id))
+    token = (await caller.execute(commands.PublishProductRequest(sku=sku))).consistency_token
+    await caller.query(queries.GetProductRequest(sku=sku, at_least_as_fresh=token))
+
+
+async def browse(caller: Caller, category_id: str, token: str, *, below: bool = True) -> list[str]:
+    skus, page_token = [], ""
+    while True:
+        request = queries.BrowseCategoryRequest(
+            category_id=category_id,
+            include_descendants=below,
+            page_size=2,
+            page_token=page_token,
+            at_least_as_fresh=token,
+        )
+        page = await caller.query(request)
+        skus += [product.sku for product in page.products]
+        if not (page_token := page.next_page_token):
+            return skus
+
+
+async def test_products_are_browsed_in_a_tree_that_changes(stack: Stack) -> None:
+    caller = Caller(stack, "catalogue.write", "catalogue.read")
+    try:
+        assert await caller.rejection_reason(queries.BrowseCategoryRequest(category_id=HOME)) == (
+            "CATEGORY_NOT_FOUND"
+        )
+        for category_id, parent_id in ((HOME, ""), (SEATS, HOME), (OFFICE, "")):
+            added = await caller.execute(
+                commands.AddCategoryRequest(category_id=category_id, parent_id=parent_id, name="A name")
+            )
+        placed = (
+            (f"rug-{RUN}", HOME),
+            (f"chair-{RUN}", SEATS),
+            (f"stool-{RUN}", SEATS),
+            (f"desk-{RUN}", OFFICE),
+        )
+        for sku, category_id in placed:
+            await publish(caller, sku, category_id)
+        token = added.consistency_token
+        rug, chair, stool, desk = (sku for sku, _ in placed)
+        assert await browse(caller, HOME, token) == [stool, chair, rug]
+        assert await browse(caller, HOME, token, below=False) == [rug]
+
+        # Each of two moves at once is harmless; together they would be a cycle.
+        moves = [
+            commands.MoveCategoryRequest(category_id=one, parent_id=other)
+            for one, other in ((HOME, OFFICE), (OFFICE, SEATS))
+        ]
+        outcomes = await asyncio.gather(*map(caller.execute, moves), return_exceptions=True)
+        (moved,) = [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
+        top = OFFICE if moved is outcomes[0] else HOME
+        assert await browse(caller, top, moved.consistency_token) == [desk, stool, chair, rug]
+
+        withdrawn = await caller.execute(commands.WithdrawProductRequest(sku=stool))
+        token = withdrawn.consistency_token
+        assert await browse(caller, top, token) == [desk, chair, rug]
+        batch = await caller.query(
+            queries.BatchGetProductsRequest(skus=[stool, "none", rug], at_least_as_fresh=token)
+        )
+        states = [(product.sku, product.state) for product in batch.products]
+        assert states == [(stool, Product.STATE_WITHDRAWN), (rug, Product.STATE_PUBLISHED)]
+        assert list(batch.missing_skus) == ["none"]
+        draft = commands.ChangeDetailsRequest(sku=rug, details=ProductDetails(title="Rug\u202e"))
+        assert await caller.rejection_reason(draft) == "TEXT_CHARACTER_FORBIDDEN"
+        report = await verify(stack.settings)
+        assert report.clean, report.problems
+    finally:
+        await caller.close()
