@@ -6,7 +6,7 @@ certain to be the next ones; the rest is read again. The page token is the last 
 are sorted alike in every index, so a view that moves from one of them to another keeps its place.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from contracts.view_layout import id_of_member
 from query_server.fresh_reader import FreshReader
@@ -20,21 +20,25 @@ MIN_CHUNK_SIZE = 10
 
 
 async def read_page(
-    reader: FreshReader, windows: Sequence[Window], list_id: str, request: PageRequest
+    reader: FreshReader,
+    find_windows: Callable[[], Awaitable[Sequence[Window]]],
+    list_id: str,
+    request: PageRequest,
 ) -> Page:
     """Return the requested page of the merged list.
 
     Args:
         reader: the projection.
-        windows: the indexes. They may be others for the next page, which then continues in those.
+        find_windows: returns the indexes. They may be others for the next page, which then continues in those.
         list_id: identifies the list, including every filter of the request.
         request: the request.
 
     Raises:
-        RpcError: `PAGE_TOKEN_INVALID`, or an error of the reader.
+        RpcError: `PAGE_TOKEN_INVALID`; an error of `find_windows` or of the reader.
     """
     paged_list = PagedList.of(reader, request, list_id)
     after = paged_list.read_token()
+    windows = await find_windows()
     await reader.wait_until_fresh()
     views, last = await _read_views(reader.views, windows, after, get_size(request))
     return paged_list.build_page(views, last)

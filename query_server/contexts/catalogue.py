@@ -1,7 +1,7 @@
 """Queries of the catalogue: products by sku, lists of them, their histories, and the category tree."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from diptych.catalogue.v1 import query_service_pb2 as protocol
 from diptych.catalogue.v1.types_pb2 import CategoryTree, Product
@@ -39,14 +39,17 @@ async def list_products(products: FreshReader, request: protocol.ListProductsReq
 async def browse_category(products: FreshReader, request: protocol.BrowseCategoryRequest) -> bytes:
     """Respond with a page of a category's products, or of those of all categories below it as well."""
     (trees,) = products.others
-    category_ids = list(list_subtree(await read_tree(trees), request.category_id))
-    if not category_ids:
-        raise CATEGORY_NOT_FOUND.error(request.category_id)
-    if not request.include_descendants:
-        del category_ids[1:]
-    windows = [Window(products.view.index("category", category_id)) for category_id in category_ids]
+
+    async def find_windows() -> Sequence[Window]:
+        category_ids = list(list_subtree(await read_tree(trees), request.category_id))
+        if not category_ids:
+            raise CATEGORY_NOT_FOUND.error(request.category_id)
+        if not request.include_descendants:
+            del category_ids[1:]
+        return [Window(products.view.index("category", category_id)) for category_id in category_ids]
+
     list_id = f"{request.category_id} {request.include_descendants}"
-    return (await merged_list_pages.read_page(products, windows, list_id, request)).encode()
+    return (await merged_list_pages.read_page(products, find_windows, list_id, request)).encode()
 
 
 def list_subtree(tree: CategoryTree, category_id: str) -> Iterator[str]:

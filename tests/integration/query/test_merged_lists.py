@@ -18,9 +18,11 @@ ACCOUNTS = [f"a-{n}" for n in range(6)]
 async def read_page(model: ReadModel, token: str = "", size: int = 7) -> tuple[list[str], str]:
     """Return the ids of a page of the cheques of all ACCOUNTS, and the token of the next page."""
 
+    async def find_windows() -> list[Window]:
+        return [Window(CHEQUE.index("account", account)) for account in ACCOUNTS]
+
     async def handle(reader: FreshReader, request: queries.ListChequesRequest) -> bytes:
-        windows = [Window(CHEQUE.index("account", account)) for account in ACCOUNTS]
-        return (await merged_list_pages.read_page(reader, windows, "all accounts", request)).encode()
+        return (await merged_list_pages.read_page(reader, find_windows, "all accounts", request)).encode()
 
     request = queries.ListChequesRequest(page_size=size, page_token=token)
     page = queries.ListChequesResponse.FromString(await respond(handle, model.views, request))
@@ -83,9 +85,11 @@ async def test_a_token_of_another_list_is_refused(model: ReadModel) -> None:
     _, token = await read_page(model, size=1)
     request = queries.ListChequesRequest(page_token=token)
 
+    async def find_windows() -> list[Window]:
+        return [Window(CHEQUE.index("account", "a-1"))]
+
     async def handle(reader: FreshReader, request: queries.ListChequesRequest) -> bytes:
-        windows = [Window(CHEQUE.index("account", "a-1"))]
-        return (await merged_list_pages.read_page(reader, windows, "one account", request)).encode()
+        return (await merged_list_pages.read_page(reader, find_windows, "one account", request)).encode()
 
     with pytest.raises(RpcError) as error:
         await respond(handle, model.views, request)
