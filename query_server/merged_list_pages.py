@@ -29,7 +29,7 @@ async def read_page(
 
     Args:
         reader: the projection.
-        find_windows: returns the indexes. They may be others for the next page, which then continues in those.
+        find_windows: returns the indexes. The next page may have others, and continues in those.
         list_id: identifies the list, including every filter of the request.
         request: the request.
 
