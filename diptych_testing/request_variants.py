@@ -64,8 +64,9 @@ def build_valid(descriptor: Descriptor, examples: Mapping[str, Any]) -> Any:
 
 
 def _list_candidates(field: FieldDescriptor, examples: Mapping[str, Any]) -> Sequence[Any]:
-    if field.name in examples:
-        return [examples[field.name]]
+    example = examples.get(field.name)
+    if example is not None and (field.type == field.TYPE_STRING or not isinstance(example, str)):
+        return [example]
     if field.message_type is not None:
         if field.message_type.full_name == TIMESTAMP:
             return [_timestamp(NOW + timedelta(hours=1))]

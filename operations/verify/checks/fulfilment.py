@@ -95,7 +95,7 @@ async def _check_page(
         steps[row.id].append(row)
     effects = {row.id: Effects(steps[row.id]) for row in fulfilments}
     names = [name for row in fulfilments for name in (f"ordering.order.{row.id}", *effects[row.id].streams)]
-    views = await _fold_streams(postgres, aggregates, names)
+    views = await fold_streams(postgres, aggregates, names)
     return [
         Problem("sagas", f"saga {SAGA} {row.id}", text)
         for row in fulfilments
@@ -185,7 +185,7 @@ def _count_pieces(lines: Iterator[tuple[Any, str]]) -> Counter[tuple[str, str]]:
     return pieces
 
 
-async def _fold_streams(
+async def fold_streams(
     postgres: PostgresReader, aggregates: Mapping[str, Aggregate], names: Sequence[str]
 ) -> dict[str, Any]:
     """Return the views of these streams, by name; streams that cannot be folded are omitted."""

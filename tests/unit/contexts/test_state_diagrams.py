@@ -1,6 +1,7 @@
 """The state diagrams of the documentation show exactly the transitions that the rules allow."""
 
 from datetime import timedelta
+from typing import Any
 
 from command_server.contexts.banking.domain.hold import HOLD
 from command_server.contexts.banking.domain.messages import (
@@ -21,6 +22,22 @@ from command_server.contexts.inventory.domain.messages import (
     ReleaseReservation,
 )
 from command_server.contexts.inventory.domain.reservation import RESERVATION
+from command_server.contexts.ticketing import CONTEXT as TICKETING
+from command_server.contexts.ticketing.domain.booking import BOOKING
+from command_server.contexts.ticketing.domain.messages import (
+    BuySeats,
+    CancelShow,
+    ExpireSeats,
+    FailPurchase,
+    IssueTickets,
+    RefundTickets,
+    ReleaseSeats,
+    ReturnTickets,
+    SettleShow,
+)
+from command_server.contexts.ticketing.domain.show import SHOW
+from diptych_testing.world import World
+from tests.support.builders import theatre
 from tests.support.builders.bank import eur, hold, make_bank
 from tests.support.builders.warehouse import make_warehouse, reserve
 from tests.support.models.diagrams import find_transitions, read_diagram
@@ -75,3 +92,41 @@ def test_reservations_match_their_diagram() -> None:
         AFTER_DEADLINES,
     )
     assert set(transitions) == read_diagram("inventory.md")
+
+
+def test_shows_and_bookings_match_their_diagrams() -> None:
+    hold_seats, buy, issue = theatre.hold("b-1", 2), BuySeats("b-1", "a-1"), IssueTickets("b-1")
+    release, expire, fail = ReleaseSeats("b-1", "over"), ExpireSeats("b-1"), FailPurchase("b-1", "no money")
+    back, cancel, settle = ReturnTickets("b-1", "ill"), CancelShow("s-1", "rain"), SettleShow("s-1")
+    shows = find_transitions(
+        lambda: World(*TICKETING.deciders),
+        SHOW.stream("s-1"),
+        {
+            "[*]": [],
+            "SCHEDULED": [theatre.schedule()],
+            "CANCELLED": [theatre.schedule(), cancel],
+            "SETTLED": [theatre.schedule(), cancel, settle],
+        },
+        [theatre.schedule(), cancel, settle],
+        AFTER_DEADLINES,
+    )
+    bookings: dict[str, list[Any]] = {
+        "[*]": [],
+        "HELD": [hold_seats],
+        "PAYING": [hold_seats, buy],
+        "SOLD": [hold_seats, buy, issue],
+        "RETURNED": [hold_seats, buy, issue, back],
+        "RELEASED": [hold_seats, release],
+    }
+    commands = [hold_seats, buy, issue, fail, release, expire, back]
+    changes = find_transitions(
+        theatre.make_theatre, BOOKING.stream("b-1"), bookings, commands, AFTER_DEADLINES
+    )
+    cancelled = find_transitions(
+        theatre.make_theatre,
+        BOOKING.stream("b-1"),
+        {"SOLD": [*bookings["SOLD"], cancel]},
+        [RefundTickets("b-1")],
+        AFTER_DEADLINES,
+    )
+    assert {*shows, *changes, *cancelled} == read_diagram("ticketing.md")

@@ -41,6 +41,11 @@ BOUNDS = {
     "diptych.sagas.v1.Saga.steps": "SagaQueries.select_latest",
     "diptych.sagas.v1.Saga.streams": "instance.MAX_OTHER_STREAMS",
     "diptych.sagas.v1.Saga.timers": "SagaQueries.select_latest",
+    "diptych.ticketing.v1.Availability.sections": "ScheduleShowRequest.sections",
+    "diptych.ticketing.v1.Booking.seats": "HoldSeatsRequest.seats",
+    "diptych.ticketing.v1.Booking.tickets": "the rules of allowances: MAX_SEATS",
+    "diptych.ticketing.v1.Show.SectionSeats.rows": "Section.rows",
+    "diptych.ticketing.v1.Show.sections": "ScheduleShowRequest.sections",
 }
 """The bound of each repeated field that is neither the items of a page or batch, nor ids of a batch."""
 
