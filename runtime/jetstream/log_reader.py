@@ -144,6 +144,7 @@ class LogReader:
         self._lose(reason)
         if self._task is not None and self._task is not asyncio.current_task():
             await cancel_and_wait(self._task)
+            await self._close_readers()  # a task that is cancelled before its first step has not
 
     def note_progress(self) -> None:
         """Continue after a pause in which the cursors were behind."""
@@ -228,4 +229,5 @@ class LogReader:
         self.wake_all()
 
     async def _close_readers(self) -> None:
-        await asyncio.gather(*(reader.close() for reader in self._readers))
+        readers, self._readers = self._readers, []
+        await asyncio.gather(*(reader.close() for reader in readers))

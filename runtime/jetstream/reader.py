@@ -16,6 +16,7 @@ How it works:
 """
 
 import asyncio
+import secrets
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -147,7 +148,9 @@ class StreamReader:
 
     async def _open(self, epoch: str, start: int, subjects: Sequence[str]) -> None:
         self._subscription = await self._connection.subscribe(self._inbox, self._receive)
+        self._consumer = secrets.token_hex(8)  # known before the answer, which a cancellation may prevent
         config = api.ConsumerConfig(
+            name=self._consumer,
             deliver_policy=api.DeliverPolicy.BY_START_SEQUENCE,
             opt_start_seq=start,
             ack_policy=api.AckPolicy.NONE,
@@ -157,10 +160,9 @@ class StreamReader:
             num_replicas=1,
         )
         try:
-            info = await self._connection.js.add_consumer(streams.JETSTREAM, config)
+            await self._connection.js.add_consumer(streams.JETSTREAM, config)
         except nats.js.errors.NotFoundError as error:
             raise ReaderLost("there is no stream") from error
-        self._consumer = info.name
         # The epoch is read after the consumer was created: had the stream been replaced in between, the
         # consumer would be gone with the old one.
         identity = await read_stream_identity(self._connection.js)

@@ -166,6 +166,15 @@ async def test_cursors_at_different_checkpoints_share_one_consumer(connection: C
     await until_closed(connection)
 
 
+async def test_a_reading_that_is_closed_before_its_first_step_leaves_no_consumer(
+    connection: Connection,
+) -> None:
+    epoch = await make_stream(connection)
+    async with share(connection) as shared:
+        await (await shared.open(epoch, dict.fromkeys(ALL, 1), TYPES)).close()
+        assert await count_consumers(connection) == 0
+
+
 async def test_a_message_is_decoded_once_for_all_cursors(connection: Connection) -> None:
     epoch = await make_stream(connection)
     recorded_event = cheque_events("c-1")[0]

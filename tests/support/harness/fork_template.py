@@ -15,6 +15,7 @@ import os
 import runpy
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,9 @@ def run_python(arguments: list[str], folder: str) -> None:
     first = {"-m": folder, "-c": ""}.get(option, str(Path(option).parent))
     sys.path[:0] = [first, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     importlib.invalidate_caches()
+    sys.modules.pop("sitecustomize", None)  # the template's own
+    with suppress(ModuleNotFoundError):
+        importlib.import_module("sitecustomize")
     match option:
         case "-m":
             sys.argv = ["-m", *rest[1:]]

@@ -51,7 +51,8 @@ async def test_calls_begin_at_once_while_few_arrive() -> None:
         server.begun.clear()
 
 
-async def test_callers_take_turns() -> None:
+async def test_callers_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "MAX_WAIT", 3600.0)
     server = Server()
     await asyncio.gather(*server.send(*"a" * 640, *"b" * 8))
     after_first = Counter(server.begun[MAX_BEGUN : MAX_BEGUN + 16])
