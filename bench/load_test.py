@@ -39,7 +39,10 @@ MODULES = [
 ]
 DESCRIPTORS = Path(".cache", "load.protoset")
 """The descriptors of the messages, for ghz."""
-SCOPES = [f"{context}.{scope}" for context in CONTEXTS for scope in ("read", "write")]
+SCOPES = [
+    *(f"{context}.{scope}" for context in CONTEXTS for scope in ("read", "write")),
+    *("ordering.own-prices", "catalogue.quote"),
+]
 START_TIMEOUT = 60.0
 """Seconds within which the local stack has to serve."""
 

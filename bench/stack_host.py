@@ -20,7 +20,7 @@ from runtime.process import logs
 CONTEXTS = ("ordering", "inventory", "banking")
 SCOPES = (
     *(f"{context}.{scope}" for context in CONTEXTS for scope in ("read", "write")),
-    *("ordering.review", "inventory.reserve", "banking.hold"),
+    *("ordering.own-prices", "ordering.review", "inventory.reserve", "banking.hold"),
 )
 
 

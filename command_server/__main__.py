@@ -61,12 +61,17 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     )
     QUEUED.observe(commits.count_queued)
     observe_folds(commits.folder)
-    keys = KeyFile(lifecycle.settings.keys, [Purpose.CONSISTENCY_TOKENS])
+    signed = [context.signed_values.purpose for context in contexts if context.signed_values]
+    keys = KeyFile(lifecycle.settings.keys, [Purpose.CONSISTENCY_TOKENS, *signed])
     lifecycle.spawn(keys.run(), "key ring")
     tokens = ConsistencyTokens(keys.get_ring)
     lookups = EventLookups(PostgresEventIndex(store), contexts, aggregates, log_unreadable_event)
     execute = instrument(traces.trace_commands(look_up_first(lookups, commits.execute)))
-    services = [service for context in contexts for service in command_services(context, execute, tokens)]
+    services = [
+        service
+        for context in contexts
+        for service in command_services(context, execute, tokens, keys.get_ring)
+    ]
     edge = server.build(
         lifecycle.settings,
         services,

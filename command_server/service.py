@@ -29,6 +29,7 @@ from command_server.kernel.outcomes import (
 from command_server.kernel.ports import StoreConflict, StoreFailed, StoreFull, StoreLocked, StoreUnavailable
 from command_server.kernel.request_ages import RequestTooNew, RequestTooOld
 from contracts.consistency_tokens import ConsistencyTokens
+from contracts.signed_tokens import GetKeyRing
 from contracts.streams import aggregate_id
 from runtime.codec import encode_timestamp, message_class
 from runtime.grpc import caller, metadata
@@ -78,8 +79,16 @@ def look_up_first(lookups: EventLookups, execute: Execute) -> Execute:
     return complete_and_execute
 
 
-def command_services(context: Context, execute: Execute, tokens: ConsistencyTokens) -> list[Service]:
+def command_services(
+    context: Context, execute: Execute, tokens: ConsistencyTokens, get_ring: GetKeyRing
+) -> list[Service]:
     """Return one gRPC service per version of the context's CommandService.
+
+    Args:
+        context: the context.
+        execute: executes its commands.
+        tokens: mints consistency tokens.
+        get_ring: returns the keys with which the tokens in commands are verified.
 
     Raises:
         TypeError: a proto and the domain differ, see `command_types`.
@@ -90,7 +99,7 @@ def command_services(context: Context, execute: Execute, tokens: ConsistencyToke
             service,
             {
                 method.name: _build_handler(
-                    kinds[method.full_name], message_class(method.output_type), execute, tokens
+                    kinds[method.full_name], message_class(method.output_type), execute, tokens, get_ring
                 )
                 for method in service.methods
             },
@@ -100,10 +109,16 @@ def command_services(context: Context, execute: Execute, tokens: ConsistencyToke
 
 
 def _build_handler(
-    kind: CommandType, response: type[Message], execute: Execute, tokens: ConsistencyTokens
+    kind: CommandType,
+    response: type[Message],
+    execute: Execute,
+    tokens: ConsistencyTokens,
+    get_ring: GetKeyRing,
 ) -> Callable[[Any, Any], Awaitable[Message]]:
+    verify = kind.signed_values.build_verifier(get_ring) if kind.signed_values else None
+
     async def handle(message: Any, context: CallContext) -> Message:
-        request = _read_request(kind, message, context)
+        request = _read_request(kind, message, context, verify)
         try:
             result = await execute(request)
         except RequestIdReused as error:
@@ -144,7 +159,9 @@ def _build_handler(
     return handle
 
 
-def _read_request(kind: CommandType, message: Any, context: CallContext) -> Request:
+def _read_request(
+    kind: CommandType, message: Any, context: CallContext, verify: Callable[[Any], Any] | None
+) -> Request:
     arrived_at, remaining = perf_counter(), context.time_remaining()
     identity, (ids, ignored) = caller.current(), metadata.read_ids()
     if ignored:
@@ -153,10 +170,11 @@ def _read_request(kind: CommandType, message: Any, context: CallContext) -> Requ
     content = _serialize_content(message)  # before the id is generated: a retry leaves it empty again
     if not getattr(message, kind.decider.key):
         setattr(message, kind.decider.key, generate_id(identity.subject, request_id))
+    command = kind.decode(message, identity.subject, identity.scopes)
     has_expected = "expected_version" in kind.request_fields and message.HasField("expected_version")
     return Request(
         kind=kind,
-        command=kind.decode(message, identity.subject),
+        command=verify(command) if verify else command,
         caller=identity.subject,
         request_id=request_id,
         hash=sha256(content).digest(),

@@ -36,6 +36,7 @@ class Purpose(StrEnum):
     CONSISTENCY_TOKENS = "consistency-tokens"
     PAGE_TOKENS = "page-tokens"
     WATCH_TOKENS = "watch-tokens"
+    QUOTE = "quote"
 
 
 class KeyState(StrEnum):

@@ -123,7 +123,7 @@ def describe(stack: Stack, observers: Sequence[Server] = ()) -> str:
         "Redis": settings.redis_url,
         **{server.name: server.url for server in observers},
         "data, keys": f"{FOLDER}/",
-        "token": ".venv/bin/devstack token --scope ordering.write --scope ordering.read",
+        "token": ".venv/bin/devstack token --scope ordering.write --scope ordering.own-prices",
     }
     title = click.style("Diptych is up; Ctrl-C stops it", bold=True)
     return "\n".join(["", title, *(f"  {subject:12} {value}" for subject, value in rows.items()), ""])

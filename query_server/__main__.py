@@ -29,7 +29,8 @@ from runtime.telemetry import tracing
 async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     """Serve the queries of the contexts until the process stops."""
     contexts = load_parts(manifests, "queries", "CONTEXT", QueryContext)
-    keys = KeyFile(lifecycle.settings.keys, request_tokens.PURPOSES)
+    own_purposes = [purpose for context in contexts for purpose in context.key_purposes]
+    keys = KeyFile(lifecycle.settings.keys, [*request_tokens.PURPOSES, *own_purposes])
     lifecycle.spawn(keys.run(), "key ring")
     tokens, waits = RequestTokens(keys.get_ring), Waits.of(lifecycle.settings)
     address = parse_address(lifecycle.settings.redis_url)

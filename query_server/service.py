@@ -13,6 +13,7 @@ from typing import Any
 
 from google.protobuf.descriptor import ServiceDescriptor
 
+from contracts.key_ring import Purpose
 from contracts.manifest import context_of
 from contracts.view_layout import View
 from query_server.change_notifications import ChangeNotifications
@@ -73,6 +74,8 @@ class QueryContext:
     service: ServiceDescriptor
     queries: Mapping[str, Query]
     watches: Mapping[str, WatchQuery] = field(default_factory=dict)
+    key_purposes: tuple[Purpose, ...] = ()
+    """Purposes of the keys with which its handlers sign, besides those of all queries."""
 
     def __post_init__(self) -> None:
         check_numbers(self.service)

@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 
 from command_server.kernel.decider import Aggregate, Decider
 from command_server.kernel.ports import StoredEvent
+from command_server.kernel.signed_values import SIGNED_FIELD, SignedValues
 from command_server.kernel.snapshot import SnapshotCodec
 from contracts.event_types import EventTypes
 from contracts.upcasters import Upcaster, chain_upcasters
@@ -27,6 +28,8 @@ REQUEST_FIELDS = ("request_id", "expected_version")
 """Fields that belong to the request and not to its command."""
 CALLER_FIELD = "caller"
 """The command field for the caller's identity. It comes from the access token; requests do not have it."""
+SCOPES_FIELD = "scopes"
+"""The command field for the scopes of the caller's access token; requests do not have it."""
 LOOKUP_FIELD = "earlier_events"
 """The command field for the result of the decider's lookup; requests do not have it."""
 
@@ -42,6 +45,8 @@ class Context:
     deciders: tuple[Decider, ...]
     request_upcasters: tuple[Upcaster, ...] = ()
     """For requests of older versions."""
+    signed_values: SignedValues | None = None
+    """The tokens of its commands, if they have any."""
 
     @cached_property
     def services(self) -> tuple[ServiceDescriptor, ...]:
@@ -59,21 +64,29 @@ class CommandType:
         self.name = f"{request.file.package}.{command.__name__}"
         self.decider = decider
         self.request_fields = frozenset(REQUEST_FIELDS).intersection(request.fields_by_name)
-        defaulted = {CALLER_FIELD, LOOKUP_FIELD}.intersection(field.name for field in fields(command))
+        names = {field.name for field in fields(command)}
+        defaulted = names & {CALLER_FIELD, SCOPES_FIELD, LOOKUP_FIELD, SIGNED_FIELD}
         if (LOOKUP_FIELD in defaulted) != (decider.lookup is not None):
             raise TypeError(f"{command.__name__}: {LOOKUP_FIELD} belongs to deciders with a lookup")
+        self.signed_values = context.signed_values if SIGNED_FIELD in defaulted else None
+        if SIGNED_FIELD in defaulted and self.signed_values is None:
+            raise TypeError(f"{command.__name__}: {SIGNED_FIELD} belongs to contexts with signed values")
         decode_newest = codec.decoder(newest, command, ignored=self.request_fields, defaulted=defaulted)
         self._decode = _upcast_first(context, request, newest, decode_newest)
         self._needs_caller = CALLER_FIELD in defaulted
+        self._needs_scopes = SCOPES_FIELD in defaulted
 
-    def decode(self, request: Any, caller: str) -> Any:
+    def decode(self, request: Any, caller: str, scopes: frozenset[str] = frozenset()) -> Any:
         """Return the command of a request.
 
         Args:
             request: a message of the RPC's request type.
             caller: the subject of the caller's access token.
+            scopes: the scopes of that token.
         """
         command = self._decode(request)
+        if self._needs_scopes:
+            command = replace(command, scopes=scopes)
         return replace(command, caller=caller) if self._needs_caller else command
 
 

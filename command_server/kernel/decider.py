@@ -53,6 +53,14 @@ class AlreadyExists(Rejected):
     kind = RejectionKind.ALREADY_EXISTS
 
 
+@dataclass(frozen=True, slots=True)
+class InvalidValue:
+    """Stands for the value of a token that was not signed here, or whose key is revoked."""
+
+    cause: str
+    """MALFORMED, UNKNOWN_KEY, REVOKED_KEY or WRONG_SIGNATURE."""
+
+
 @dataclass(frozen=True)
 class Aggregate:
     """A type of stream: its events and their fold from an initial state."""
@@ -83,8 +91,9 @@ class Decider:
     All streams of a command commit together or not at all. The first one is the command's target: the receipt
     contains its id and version, and `expected_version` refers to it.
 
-    A command class may have fields that requests do not have: `caller`, the subject of the access token, and
-    `earlier_events`, the result of the decider's lookup.
+    A command class may have fields that requests do not have: `caller`, the subject of the access token;
+    `scopes`, what the caller may do; `earlier_events`, the result of the decider's lookup; and
+    `signed_values`, what the tokens among its fields say (`kernel/signed_values.py`).
     """
 
     commands: tuple[type, ...]

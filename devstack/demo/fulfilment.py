@@ -1,16 +1,19 @@
 """The demo's third part: stock, accounts, and orders that the process manager fulfils."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
+from uuid import uuid4
 
 import grpc
 from diptych.banking.v1 import command_service_pb2 as banking
 from diptych.banking.v1 import query_service_pb2 as banking_queries
 from diptych.banking.v1.command_service_pb2_grpc import CommandServiceStub as BankingStub
 from diptych.banking.v1.query_service_pb2_grpc import QueryServiceStub as BankingQueriesStub
+from diptych.catalogue.v1.query_service_pb2 import QuotedPrice, QuotePricesRequest
+from diptych.catalogue.v1.query_service_pb2_grpc import QueryServiceStub as CatalogueQueriesStub
 from diptych.fulfilment.v1 import query_service_pb2 as fulfilment
 from diptych.fulfilment.v1.query_service_pb2_grpc import QueryServiceStub as FulfilmentStub
 from diptych.fulfilment.v1.types_pb2 import Fulfilment
@@ -25,13 +28,13 @@ from diptych_client import Rejection, aio
 from google.type.money_pb2 import Money
 
 from devstack.demo.narration import UnexpectedResult, check, print_check, print_line, print_step
-from devstack.demo.requests import PRICES, format_amount, order_of
+from devstack.demo.requests import format_amount, order_of
 from devstack.stack import Stack
 from operations.processes import PROCESS_MANAGER
 
 SCOPES = (
     *("ordering.write", "ordering.review", "inventory.write", "inventory.read"),
-    *("banking.write", "banking.read", "fulfilment.read"),
+    *("banking.write", "banking.read", "fulfilment.read", "catalogue.quote"),
 )
 TIMEOUT = 30.0
 """Seconds until a fulfilment must have the expected state."""
@@ -94,6 +97,7 @@ class FulfilmentDemo:
         self._ordering: Any = CommandServiceStub(self._write.channel)
         self._inventory: Any = InventoryStub(self._write.channel)
         self._banking: Any = BankingStub(self._write.channel)
+        self._catalogue: Any = CatalogueQueriesStub(self._read.channel)
         self._stock: Any = InventoryQueriesStub(self._read.channel)
         self._accounts: Any = BankingQueriesStub(self._read.channel)
         self._fulfilments: Any = FulfilmentStub(self._read_sagas.channel)
@@ -109,7 +113,11 @@ class FulfilmentDemo:
             await self._supply()
             print_step("Start the process manager; it receives the earlier orders first")
             await self._start_manager()
-            print_step("Place ten orders; some lack stock or money, one is suspicious")
+            print_step(
+                "Order a lamp for less than its price: without a quote, with one, and with a forged one"
+            )
+            await self._lower_a_price()
+            print_step("Place ten orders at quoted prices; some lack stock or money, one is suspicious")
             orders = [await self._place(case) for case in EXPECTED_ORDERS]
             await self._show(orders)
             print_step("Approve the suspicious order; show its steps")
@@ -152,13 +160,37 @@ class FulfilmentDemo:
         request = order_of(case.customer, 1)
         request.account_id = case.account_id
         del request.lines[:]
-        for sku, quantity in case.pieces.items():
-            units, nanos = PRICES[sku]
-            price = Money(currency_code="EUR", units=units, nanos=nanos)
+        for quoted in await self._quote(case.customer, case.pieces):
+            title, quantity = f"A {quoted.sku.partition('-')[0]}", case.pieces[quoted.sku]
             request.lines.append(
-                OrderLine(sku=sku, title=f"A {sku.partition('-')[0]}", quantity=quantity, unit_price=price)
+                OrderLine(sku=quoted.sku, title=title, quantity=quantity, unit_price=quoted.price)
             )
+            request.quotes.append(quoted.quote)
         return str((await self._write.send(self._ordering.PlaceOrder, request)).aggregate_id)
+
+    async def _quote(self, customer: str, skus: Iterable[str]) -> Sequence[QuotedPrice]:
+        request = QuotePricesRequest(customer_id=customer, skus=skus)
+        response = await self._read.query(self._catalogue.QuotePrices, request)
+        return list(response.quotes)
+
+    async def _lower_a_price(self) -> None:
+        request = order_of("ada", 1)
+        (quoted,) = await self._quote("ada", ["lamp-1"])
+        request.lines[0].unit_price.units -= 10
+        for quotes, reason in (
+            ([], "QUOTE_MISSING"),
+            ([quoted.quote], "QUOTE_OF_ANOTHER_PRICE"),
+            ([f"AAAA{quoted.quote[4:]}"], "QUOTE_INVALID"),
+        ):
+            request.request_id = str(uuid4())
+            del request.quotes[:]
+            request.quotes.extend(quotes)
+            try:
+                receipt = await self._write.send(self._ordering.PlaceOrder, request)
+            except Rejection as rejection:
+                check(rejection.reason == reason, f"rejected: {reason}", rejection)
+            else:
+                raise UnexpectedResult(f"the order was not rejected: {receipt}")
 
     async def _show(self, orders: Sequence[str]) -> None:
         for order_id, case in zip(orders, EXPECTED_ORDERS, strict=True):

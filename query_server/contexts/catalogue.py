@@ -1,16 +1,22 @@
-"""Queries of the catalogue: products by sku, lists of them, their histories, and the category tree."""
+"""Queries of the catalogue: products by sku, lists and histories of them, quotes, and the category tree."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 
 from diptych.catalogue.v1 import query_service_pb2 as protocol
 from diptych.catalogue.v1.types_pb2 import CategoryTree, Product
+from diptych.pricing.v1.quote_pb2 import Quote
+from google.type.money_pb2 import Money
 
+from contracts.key_ring import Purpose
+from contracts.quotes import Quotes
 from contracts.view_layout import View
 from query_server import batches, history_pages, list_pages, merged_list_pages, watches
 from query_server.fresh_reader import FreshReader
 from query_server.not_found import NotFound
 from query_server.service import Query, QueryContext, WatchQuery
+from query_server.timestamps import to_nanoseconds
 from query_server.view_reader import Window
 from query_server.watches import Watch, WatchResponses
 from query_server.wire_format import encode_view
@@ -18,6 +24,8 @@ from runtime.grpc.rpc_error import RpcError
 
 PRODUCTS, TREES = View.of(Product), View.of(CategoryTree)
 TREE_ID = "tree"
+QUOTES_LAST = timedelta(minutes=15)
+"""The time for which a quote is valid."""
 PRODUCT_NOT_FOUND = NotFound("catalogue", "PRODUCT_NOT_FOUND", ("sku",))
 CATEGORY_NOT_FOUND = NotFound("catalogue", "CATEGORY_NOT_FOUND", ("category_id",))
 
@@ -63,6 +71,31 @@ def list_subtree(tree: CategoryTree, category_id: str) -> Iterator[str]:
         pending += children[found]
 
 
+async def quote_prices(products: FreshReader, request: protocol.QuotePricesRequest) -> bytes:
+    """Respond with signed quotes of the products that are for sale."""
+    now, quotes = datetime.now(UTC), Quotes(products.tokens.get_ring)
+    response = protocol.QuotePricesResponse()
+    for sku, data in zip(request.skus, await products.get_all(request.skus), strict=True):
+        product = Product.FromString(data) if isinstance(data, bytes) else Product()
+        price = find_price(product, now) if product.state == Product.STATE_PUBLISHED else None
+        if price is None:
+            response.unavailable_skus.append(sku)
+            continue
+        quote = Quote(sku=sku, price=price, customer_id=request.customer_id)
+        quote.expires_at.FromDatetime(now + QUOTES_LAST)
+        response.quotes.add(
+            sku=sku, price=quote.price, expire_time=quote.expires_at, quote=quotes.sign(quote)
+        )
+    return response.SerializeToString()
+
+
+def find_price(product: Product, now: datetime) -> Money | None:
+    """Return the last price whose time has come, or None before the first one."""
+    nanos = int(now.timestamp() * 1_000_000) * 1_000
+    prices = [each.amount for each in product.prices if to_nanoseconds(each.effective_from) <= nanos]
+    return prices[-1] if prices else None
+
+
 async def get_category_tree(trees: FreshReader, _: protocol.GetCategoryTreeRequest) -> bytes:
     tree = await read_tree(trees)
     return encode_view(tree.SerializeToString()) if tree.version else b""
@@ -95,8 +128,10 @@ CONTEXT = QueryContext(
         "BatchGetProducts": Query(PRODUCTS, batch_get_products),
         "ListProducts": Query(PRODUCTS, list_products),
         "BrowseCategory": Query(PRODUCTS, browse_category, (TREES,)),
+        "QuotePrices": Query(PRODUCTS, quote_prices),
         "GetCategoryTree": Query(TREES, get_category_tree),
         "GetProductHistory": Query(PRODUCTS, get_product_history),
     },
     {"WatchProduct": WatchQuery(PRODUCTS, watch_product)},
+    key_purposes=(Purpose.QUOTE,),
 )

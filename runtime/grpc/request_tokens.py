@@ -23,6 +23,7 @@ class RequestTokens:
     """
 
     def __init__(self, get_ring: GetKeyRing) -> None:
+        self.get_ring = get_ring
         self._consistency_tokens = ConsistencyTokens(get_ring)
         self._page_tokens = PageTokens(get_ring)
         self._watch_tokens = PageTokens(get_ring, Purpose.WATCH_TOKENS)

@@ -1,13 +1,17 @@
 """The catalogue through the whole stack: commands, lists of several views, and independent verification."""
 
 import asyncio
+from typing import Any
 from uuid import uuid4
 
 from diptych.catalogue.v1 import command_service_pb2 as commands
 from diptych.catalogue.v1 import query_service_pb2 as queries
 from diptych.catalogue.v1.types_pb2 import Product, ProductDetails
+from diptych.ordering.v1.command_service_pb2 import PlaceOrderRequest
+from diptych.ordering.v1.types_pb2 import OrderLine
 from google.type.money_pb2 import Money
 
+from devstack.demo.requests import order_of
 from devstack.stack import Stack
 from operations.verify.verification import verify
 from tests.support.harness.caller import Caller
@@ -44,8 +48,35 @@ async def browse(caller: Caller, category_id: str, token: str, *, below: bool = 
             return skus
 
 
+async def order_with_quotes(caller: Caller, sku: str, withdrawn: str) -> None:
+    """Order a product at its quoted price, and fail to order it otherwise."""
+
+    async def quote(customer_id: str) -> Any:
+        return await caller.query(queries.QuotePricesRequest(customer_id=customer_id, skus=[withdrawn, sku]))
+
+    (quoted,) = (response := await quote("ada")).quotes
+    assert (quoted.sku, list(response.unavailable_skus)) == (sku, [withdrawn])
+    await caller.execute(make_order(quoted, quoted.quote))
+    (of_another,) = (await quote("bob")).quotes
+    forged = f"AAAA{quoted.quote[4:]}"
+    refused = {"QUOTE_OF_ANOTHER_CUSTOMER": of_another.quote, "QUOTE_INVALID": forged}
+    for reason, text in refused.items():
+        assert await caller.rejection_reason(make_order(quoted, text)) == reason
+    assert await caller.rejection_reason(make_order(quoted)) == "QUOTE_MISSING"
+
+
+def make_order(quoted: queries.QuotedPrice, *quotes: str) -> PlaceOrderRequest:
+    order = order_of("ada", 1)
+    order.request_id = ""
+    line = OrderLine(sku=quoted.sku, title="A thing", quantity=1, unit_price=quoted.price)
+    del order.lines[:]
+    order.lines.append(line)
+    order.quotes.extend(quotes)
+    return order
+
+
 async def test_products_are_browsed_in_a_tree_that_changes(stack: Stack) -> None:
-    caller = Caller(stack, "catalogue.write", "catalogue.read")
+    caller = Caller(stack, "catalogue.write", "catalogue.read", "catalogue.quote", "ordering.write")
     try:
         assert await caller.rejection_reason(queries.BrowseCategoryRequest(category_id=HOME)) == (
             "CATEGORY_NOT_FOUND"
@@ -86,6 +117,7 @@ async def test_products_are_browsed_in_a_tree_that_changes(stack: Stack) -> None
         states = [(product.sku, product.state) for product in batch.products]
         assert states == [(stool, Product.STATE_WITHDRAWN), (rug, Product.STATE_PUBLISHED)]
         assert list(batch.missing_skus) == ["none"]
+        await order_with_quotes(caller, rug, stool)
         draft = commands.ChangeDetailsRequest(sku=rug, details=ProductDetails(title="Rug\u202e"))
         assert await caller.rejection_reason(draft) == "TEXT_CHARACTER_FORBIDDEN"
         report = await verify(stack.settings)

@@ -54,7 +54,7 @@ async def test_the_demo_succeeds_whatever_the_users_settings_are() -> None:
 async def test_the_demo_fails_if_a_rejection_does_not_come(
     stack: Stack, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    token = stack.token("ordering.write", "ordering.read")
+    token = stack.token("ordering.write", "ordering.own-prices", "ordering.read")
     monkeypatch.setattr(stack, "token", lambda *_: token)
     with pytest.raises(UnexpectedResult, match="the call was not rejected"):
         await OrderingDemo(stack, connection).run()

@@ -101,7 +101,8 @@ async def test_the_pages_command_lines_run(loaded_stack: Stack, tmp_path: Path, 
     run = await asyncio.create_subprocess_exec(
         *("bash", "-ec", script),
         cwd=tmp_path,
-        env=os.environ | {"TOKEN": loaded_stack.token("ordering.read", "ordering.write")},
+        env=os.environ
+        | {"TOKEN": loaded_stack.token("ordering.read", "ordering.write", "ordering.own-prices")},
         stdout=PIPE,
         stderr=STDOUT,
     )

@@ -23,7 +23,7 @@ from tests.support.models.order import JSON, NANOS, OrderMachine
 
 
 def test_orders_follow_the_model(stack: Stack) -> None:
-    who = bearer(stack, "ordering.write", "ordering.read", "ordering.review")
+    who = bearer(stack, "ordering.write", "ordering.own-prices", "ordering.read", "ordering.review")
     channels = [
         grpc.insecure_channel(process.address)
         for kind in (COMMAND_SERVER, QUERY_SERVER)

@@ -67,7 +67,10 @@ async def read_fresh(caller: Caller, order: object) -> None:
 async def test_a_large_event_is_refused_and_one_recorded_before_blocks_the_feed_visibly(
     stack: Stack, nats: LimitedNats
 ) -> None:
-    caller, (relay,) = Caller(stack, "ordering.write", "ordering.read"), stack.of(RELAY)
+    caller, (relay,) = (
+        Caller(stack, "ordering.write", "ordering.own-prices", "ordering.read"),
+        stack.of(RELAY),
+    )
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await caller.execute(large_order("c-1", "a-1", SKUS))
     info = read_failure(caught.value)

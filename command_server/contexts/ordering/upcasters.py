@@ -14,6 +14,7 @@ def upcast_place_order(request: v1.PlaceOrderRequest) -> v2.PlaceOrderRequest:
         order_id=request.order_id,
         customer_id=request.customer_id,
         account_id=request.account_id,
+        quotes=request.quotes,
     )
     newer.shipping_groups.add(
         shipping_group_id=ONLY_GROUP,

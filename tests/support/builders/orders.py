@@ -38,7 +38,9 @@ ELSEWHERE = ShippingAddress("Ada", ("Side Street 2",), "54321", "Village", "DE")
 LINE = OrderLine("sku-1", "A thing", 3, Money("EUR", 9, 990_000_000))
 SECOND = OrderLine("sku-2", "Another thing", 1, Money("EUR", 5))
 GROUP = ShippingGroup("main", (LINE, SECOND), ADDRESS, "w-1")
-PLACE = PlaceOrder("o-1", "c-1", (GROUP,), "a-1")
+OWN_PRICES = frozenset({"ordering.own-prices"})
+"""The scope of a caller whose lines need no quotes."""
+PLACE = PlaceOrder("o-1", "c-1", (GROUP,), "a-1", scopes=OWN_PRICES)
 PLACED = OrderPlaced(
     "o-1",
     "c-1",
@@ -71,7 +73,7 @@ HISTORIES: dict[Status, tuple[messages.Event, ...]] = {
 
 COMMANDS: tuple[messages.Command, ...] = (
     PLACE,
-    AddOrderLine("o-1", "", OrderLine("sku-3", "A third thing", 1, Money("EUR", 1))),
+    AddOrderLine("o-1", "", OrderLine("sku-3", "A third thing", 1, Money("EUR", 1)), scopes=OWN_PRICES),
     RemoveOrderLine("o-1", "", "sku-2"),
     ChangeShippingAddress("o-1", "", ELSEWHERE),
     HoldOrder("o-1", "looks odd"),

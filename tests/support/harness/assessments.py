@@ -29,6 +29,7 @@ from command_server.postgres.event_index import PostgresEventIndex
 from command_server.postgres.event_store import PostgresEventStore
 from command_server.service import look_up_first
 from contracts.events.ordering import EVENTS
+from tests.support.builders.orders import OWN_PRICES
 from tests.support.builders.requests import request
 
 PATIENCE = 30.0
@@ -79,7 +80,7 @@ class Seller:
 def place_order(order_id: str, customer_id: str = "c-1", street: str = "Main", units: int = 40) -> PlaceOrder:
     lines = (OrderLine("tea", "Tea", 1, Money("EUR", units)),)
     group = ShippingGroup("main", lines, address(street), "w-1")
-    return PlaceOrder(order_id, customer_id, (group,), "a-1")
+    return PlaceOrder(order_id, customer_id, (group,), "a-1", scopes=OWN_PRICES)
 
 
 def address(street: str) -> ShippingAddress:

@@ -12,7 +12,12 @@ FILE = b"""{"keys": [%s]}""" % b", ".join(
     b"""{"id": "%s", "purpose": "%s", "algorithm": "BLAKE2b-128", "state": "active",
     "from": "2026-01-01T00:00:00Z", "secret": "%s"}"""
     % (id_, purpose, SECRET.encode())
-    for id_, purpose in ((b"c", b"consistency-tokens"), (b"p", b"page-tokens"), (b"w", b"watch-tokens"))
+    for id_, purpose in (
+        (b"c", b"consistency-tokens"),
+        (b"p", b"page-tokens"),
+        (b"q", b"quote"),
+        (b"w", b"watch-tokens"),
+    )
 )
 RING = KeyRing.parse(FILE)
 

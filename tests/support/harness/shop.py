@@ -28,7 +28,9 @@ class Shop:
 
     def __init__(self, stack: Stack, subject: str = "alice") -> None:
         self.stack = stack
-        self.bearer: Bearer = bearer(stack, "ordering.write", "ordering.read", subject=subject)
+        self.bearer: Bearer = bearer(
+            stack, "ordering.write", "ordering.own-prices", "ordering.read", subject=subject
+        )
         self._channels = [
             grpc.aio.insecure_channel(process.address)
             for process in (*stack.of(COMMAND_SERVER), *stack.of(QUERY_SERVER))

@@ -25,7 +25,7 @@ from tests.support.harness.shop import order_of
 from tests.support.harness.waiting import until
 
 SCOPES = (
-    *("ordering.write", "ordering.read", "ordering.review"),
+    *("ordering.write", "ordering.own-prices", "ordering.read", "ordering.review"),
     *("inventory.write", "inventory.reserve", "inventory.read"),
     *("banking.write", "banking.hold", "banking.read", "fulfilment.read", "sagas.read"),
 )

@@ -9,6 +9,7 @@ from command_server.kernel.money import Money
 from diptych_testing.saga_simulation import SagaSimulation
 from process_manager.groups.instance import Instance
 from process_manager.sagas.fulfilment import FULFILMENT
+from tests.support.builders.orders import OWN_PRICES
 
 CONTEXTS = (ordering.CONTEXT, inventory.CONTEXT, banking.CONTEXT)
 ORDER = "ordering.order.o-1"
@@ -38,7 +39,7 @@ class Simulation(SagaSimulation):
             orders.OrderLine(sku, sku, quantity, Money("EUR", self.price)) for sku in ("tea", "mug")
         )
         group = orders.ShippingGroup("main", lines, address, "w-1")
-        self.execute(orders.PlaceOrder(order_id, "ada", (group,), "a-1"))
+        self.execute(orders.PlaceOrder(order_id, "ada", (group,), "a-1", scopes=OWN_PRICES))
 
     def proceed_to(self, step: str) -> None:
         """Answer steps and deliver assessments, but no events of orders, until this step is the next one."""

@@ -23,6 +23,7 @@ from runtime.codec import message_class
 from runtime.grpc.response_size import FIRST_READ, MAX_PAGE_BYTES
 from runtime.grpc.validation import MAX_REQUEST_BYTES
 from tests.support.builders.large_orders import WIDE, large_order
+from tests.support.builders.orders import OWN_PRICES
 from tests.support.harness.contexts import CONTEXTS, QUERY_CONTEXTS
 from tests.support.harness.keys import mint_token
 from tests.support.ledger.queries import CONTEXT as LEDGER_QUERIES
@@ -106,7 +107,7 @@ def test_the_largest_order_is_valid_and_passes_every_limit() -> None:
     assert not VALIDATOR.collect_violations(LARGEST_ORDER)
     assert LARGEST_ORDER.ByteSize() < MAX_REQUEST_BYTES
     kind = command_types(ORDERING)["diptych.ordering.v2.CommandService.PlaceOrder"]
-    command = kind.decode(LARGEST_ORDER, "caller")
+    command = kind.decode(LARGEST_ORDER, "caller", OWN_PRICES)
     aggregate = aggregate_types((ORDERING,))["ordering.order"]
     (stream,) = kind.decider.streams(command)
     (placed,) = kind.decider.decide(command, {stream: aggregate.initial}, NOW)[stream]

@@ -22,7 +22,7 @@ from command_server.contexts.ordering.domain.messages import (
 from command_server.contexts.ordering.domain.order import DECIDER, ORDER, Order, evolve
 from command_server.kernel.money import MAX_UNITS, Money
 from diptych_testing.scenario import NOW, Scenario
-from tests.support.builders.orders import ADDRESS, ELSEWHERE, GROUP, LINE, PLACE, PLACED, SECOND
+from tests.support.builders.orders import ADDRESS, ELSEWHERE, GROUP, LINE, OWN_PRICES, PLACE, PLACED, SECOND
 
 THIRD = OrderLine("sku-3", "A third thing", 2, Money("EUR", 0, 500_000_000))
 OTHER = ShippingGroup("gift", (LINE,), ELSEWHERE, "w-2")
@@ -54,28 +54,30 @@ def test_an_order_of_several_groups_is_summed_over_all_of_them() -> None:
 
 
 def test_a_line_is_added_to_the_only_group_and_to_the_sum() -> None:
-    order.given(PLACED).when(AddOrderLine("o-1", "", THIRD)).then(ADDED)
-    order.given(PLACED).when(AddOrderLine("o-1", "main", THIRD)).then(ADDED)
+    order.given(PLACED).when(AddOrderLine("o-1", "", THIRD, scopes=OWN_PRICES)).then(ADDED)
+    order.given(PLACED).when(AddOrderLine("o-1", "main", THIRD, scopes=OWN_PRICES)).then(ADDED)
 
 
 def test_adding_an_identical_line_changes_nothing() -> None:
-    order.given(PLACED, ADDED).when(AddOrderLine("o-1", "", THIRD)).then()
+    order.given(PLACED, ADDED).when(AddOrderLine("o-1", "", THIRD, scopes=OWN_PRICES)).then()
 
 
 def test_another_line_of_the_same_article_is_rejected() -> None:
     more = replace(LINE, quantity=4)
-    order.given(PLACED).when(AddOrderLine("o-1", "", more)).then_rejected("ORDER_LINE_EXISTS", sku="sku-1")
+    order.given(PLACED).when(AddOrderLine("o-1", "", more, scopes=OWN_PRICES)).then_rejected(
+        "ORDER_LINE_EXISTS", sku="sku-1"
+    )
 
 
 def test_the_same_article_may_be_in_two_groups() -> None:
     added = OrderLineAdded("o-1", "gift", SECOND, Money("EUR", 69, 940_000_000), NOW)
-    order.given(TWO_GROUPS).when(AddOrderLine("o-1", "gift", SECOND)).then(added)
+    order.given(TWO_GROUPS).when(AddOrderLine("o-1", "gift", SECOND, scopes=OWN_PRICES)).then(added)
 
 
 @pytest.mark.parametrize("group", ["", "nowhere"])
 def test_an_unnamed_or_unknown_group_is_not_found(group: str) -> None:
     for command in (
-        AddOrderLine("o-1", group, THIRD),
+        AddOrderLine("o-1", group, THIRD, scopes=OWN_PRICES),
         RemoveOrderLine("o-1", group, "sku-1"),
         ChangeShippingAddress("o-1", group, ADDRESS),
     ):
@@ -103,7 +105,7 @@ def test_the_last_line_of_a_group_stays() -> None:
 
 def test_a_removed_line_can_be_added_again() -> None:
     again = OrderLineAdded("o-1", "main", LINE, Money("EUR", 34, 970_000_000), NOW)
-    order.given(PLACED, REMOVED).when(AddOrderLine("o-1", "", LINE)).then(again)
+    order.given(PLACED, REMOVED).when(AddOrderLine("o-1", "", LINE, scopes=OWN_PRICES)).then(again)
 
 
 def test_the_address_of_a_group_is_changed() -> None:
@@ -126,7 +128,7 @@ def test_lines_in_two_currencies_are_rejected() -> None:
     order.given().when(of_lines(LINE, dollars)).then_rejected(
         "ORDER_CURRENCY_MIXED", currencies="EUR and USD"
     )
-    added = AddOrderLine("o-1", "", replace(THIRD, unit_price=Money("USD", 1)))
+    added = AddOrderLine("o-1", "", replace(THIRD, unit_price=Money("USD", 1)), scopes=OWN_PRICES)
     order.given(PLACED).when(added).then_rejected("ORDER_CURRENCY_MIXED", currencies="EUR and USD")
 
 
@@ -144,9 +146,9 @@ def test_the_number_of_lines_in_all_groups_is_limited() -> None:
     full = replace(PLACE, shipping_groups=(replace(GROUP, lines=many),))
     (placed,) = DECIDER.decide(full, {"s": ORDER.initial}, NOW)["s"]
     over = {"lines": str(MAX_LINES + 1), "most": str(MAX_LINES)}
-    order.given(placed).when(AddOrderLine("o-1", "", replace(THIRD, sku="sku-x"))).then_rejected(
-        "ORDER_TOO_MANY_LINES", **over
-    )
+    order.given(placed).when(
+        AddOrderLine("o-1", "", replace(THIRD, sku="sku-x"), scopes=OWN_PRICES)
+    ).then_rejected("ORDER_TOO_MANY_LINES", **over)
     split = replace(full, shipping_groups=(*full.shipping_groups, OTHER))
     order.given().when(split).then_rejected("ORDER_TOO_MANY_LINES", **over)
 

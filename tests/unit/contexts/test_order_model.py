@@ -13,6 +13,7 @@ from command_server.contexts.ordering.domain.contents import sum_lines
 from command_server.contexts.ordering.domain.order import Order, decide, evolve
 from command_server.kernel.decider import Rejected
 from diptych_testing.scenario import NOW
+from tests.support.builders.orders import OWN_PRICES
 from tests.support.models.order import JSON, NANOS, OrderMachine
 
 
@@ -25,7 +26,9 @@ class DomainMachine(OrderMachine):
         self.version = 0
 
     def execute(self, name: str, fields: JSON) -> str:
-        command: Any = msgspec.convert({"order_id": "o-1", **fields}, getattr(messages, name))
+        command: Any = msgspec.convert(
+            {"order_id": "o-1", "scopes": OWN_PRICES, **fields}, getattr(messages, name)
+        )
         try:
             events = decide(command, self.order, NOW)
         except Rejected as error:

@@ -18,6 +18,7 @@ from diptych_testing.scenario import NOW
 from process_manager.saga import ActionNotPossible, EventReceived, RetryRequested, Send, StepSucceeded
 from process_manager.sagas.fulfilment import CONFIRMATION_TIMEOUT, FULFILMENT, REVIEW_TIMEOUT, react
 from process_manager.sagas.fulfilment.facts import Fulfilment, apply_event, apply_input
+from tests.support.builders.orders import OWN_PRICES
 from tests.support.models.fulfilment_simulation import ACTIVITY, ORDER, Simulation
 
 CANCEL = orders.CancelOrder("o-1", "changed my mind")
@@ -271,7 +272,11 @@ def test_an_edited_order_is_assessed_again_before_it_is_confirmed(after: int) ->
         _ = simulation.deliver_event() or simulation.answer_step()
     if simulation.order_status == "CONFIRMED":
         return
-    simulation.execute(orders.AddOrderLine("o-1", "", orders.OrderLine("pot", "pot", 1, Money("EUR", 100))))
+    simulation.execute(
+        orders.AddOrderLine(
+            "o-1", "", orders.OrderLine("pot", "pot", 1, Money("EUR", 100)), scopes=OWN_PRICES
+        )
+    )
     simulation.settle()
     assert (simulation.order_status, simulation.money()) == ("HELD", (10_000, 0))
     assert simulation.instance.state.suspicion == "its total is 500 EUR and its address is new"

@@ -18,6 +18,7 @@ from command_server.kernel.money import Money
 from process_manager.saga import ActionNotPossible
 from process_manager.sagas.fulfilment import FULFILMENT
 from process_manager.sagas.fulfilment.requests import CLAIM_LIFETIME
+from tests.support.builders.orders import OWN_PRICES
 from tests.support.models.fulfilment_simulation import ACTIVITY, ORDER, Simulation
 from tests.support.models.verdicts import find_wrong_timeouts
 
@@ -38,7 +39,10 @@ STEPS = (
     "restock",
 )
 POT = orders.OrderLine("pot", "A pot", 1, Money("EUR", 5))
-EDITS: tuple[Any, ...] = (orders.RemoveOrderLine("o-1", "", "mug"), orders.AddOrderLine("o-1", "", POT))
+EDITS: tuple[Any, ...] = (
+    orders.RemoveOrderLine("o-1", "", "mug"),
+    orders.AddOrderLine("o-1", "", POT, scopes=OWN_PRICES),
+)
 REVIEWS: tuple[Any, ...] = (orders.HoldOrder("o-1", "let me see"), orders.ApproveOrder("o-1"))
 ENDS: tuple[Any, ...] = (orders.CancelOrder("o-1", "changed my mind"), orders.RejectOrder("o-1", "no"))
 FORWARD: tuple[Any, ...] = (

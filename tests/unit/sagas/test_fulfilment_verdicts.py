@@ -8,6 +8,7 @@ from command_server.contexts.ordering.domain import messages as orders
 from command_server.kernel.money import Money
 from process_manager.saga import ActionNotPossible, StepRejected
 from process_manager.sagas.fulfilment import CONFIRMATION_TIMEOUT, FULFILMENT, REVIEW_TIMEOUT
+from tests.support.builders.orders import OWN_PRICES
 from tests.support.models.fulfilment_simulation import ORDER, Simulation
 
 SHIP, APPROVE = orders.ShipOrder("o-1", "Swift", "123"), orders.ApproveOrder("o-1")
@@ -87,7 +88,7 @@ def test_the_late_answer_to_a_hold_tells_nothing_new_after_the_approval(holding:
 
 
 def test_an_answer_waits_for_the_events_up_to_its_version(holding: Simulation) -> None:
-    holding.execute(APPROVE, orders.AddOrderLine("o-1", "", POT))
+    holding.execute(APPROVE, orders.AddOrderLine("o-1", "", POT, scopes=OWN_PRICES))
     holding.answer_step()
     assert (holding.instance.status.waiting_for, list(holding.pending)) == ("version 2 of the order", [])
     holding.settle()
@@ -113,7 +114,7 @@ def test_an_order_that_was_edited_after_its_time_was_up_is_rejected_all_the_same
     simulation.place_order()
     simulation.deliver_event()
     simulation.advance_time(CONFIRMATION_TIMEOUT)
-    simulation.execute(orders.AddOrderLine("o-1", "", POT))
+    simulation.execute(orders.AddOrderLine("o-1", "", POT, scopes=OWN_PRICES))
     simulation.settle()
     assert (simulation.order_status, simulation.saga_status) == ("REJECTED", "REJECTED")
 

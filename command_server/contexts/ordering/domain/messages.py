@@ -1,12 +1,14 @@
 """Commands and events of the order aggregate."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from command_server.kernel.field_rules import Id, OptionalId, at_least, at_most, between, length, matching
 from command_server.kernel.money import Money, Price
 
+MAX_QUOTES = 100
 MAX_GROUPS = 10
 """Maximum number of shipping groups of an order."""
 Sku = Annotated[str, length(1, 64)]
@@ -53,12 +55,27 @@ class PersonalData:
     sealed: bytes = b""
 
 
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """A promise of a price, which another context has signed."""
+
+    sku: str
+    price: Money
+    customer_id: str
+    expires_at: datetime
+
+
+QuoteText = Annotated[str, length(1, 1_000)]
+"""A signed quote, opaque."""
+SignedQuotes = Mapping[str, Any]
+"""The quotes of a command by their text, each a Quote or an InvalidValue."""
+
 # Commands
 
 
 @dataclass(frozen=True, slots=True)
 class PlaceOrder:
-    """Place a new order."""
+    """Place a new order. Each line has a quote, unless the caller may set prices."""
 
     order_id: Id
     customer_id: Id
@@ -68,15 +85,32 @@ class PlaceOrder:
         at_most(MAX_GROUPS, "ORDER_TOO_MANY_GROUPS"),
     ]
     account_id: Id
+    quotes: Annotated[tuple[QuoteText, ...], at_most(MAX_QUOTES)] = ()
+    scopes: frozenset[str] = frozenset()
+    signed_values: SignedQuotes = field(default_factory=dict)
+
+    @property
+    def tokens(self) -> Sequence[str]:
+        return self.quotes
 
 
 @dataclass(frozen=True, slots=True)
 class AddOrderLine:
-    """Add a line to a shipping group; an empty group id means the order's only group."""
+    """Add a line to a shipping group; an empty group id means the order's only group.
+
+    The line has a quote, unless the caller may set prices.
+    """
 
     order_id: Id
     shipping_group_id: OptionalId
     line: OrderLine
+    quote: Annotated[str, length(0, 1_000)] = ""
+    scopes: frozenset[str] = frozenset()
+    signed_values: SignedQuotes = field(default_factory=dict)
+
+    @property
+    def tokens(self) -> Sequence[str]:
+        return (self.quote,) if self.quote else ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ from command_server.contexts.ordering.domain.messages import (
     ShippingAddressChanged,
     ShippingGroup,
 )
+from command_server.contexts.ordering.domain.quotes import check_prices
 from command_server.kernel.decider import Aggregate, AlreadyExists, NotFound, Rejected, members, one_stream
 from command_server.kernel.field_rules import check_fields
 
@@ -144,11 +145,13 @@ def place(command: PlaceOrder, now: datetime) -> OrderPlaced:
     for group in groups:
         contents.check_unique_skus(group.lines)
     contents.check_line_count(lines)
+    total = contents.sum_lines(lines)
+    check_prices(command, lines, command.customer_id, now)
     return OrderPlaced(
         command.order_id,
         command.customer_id,
         tuple(to_placed_group(group, command.customer_id) for group in groups),
-        contents.sum_lines(lines),
+        total,
         command.account_id,
         placed_at=now,
     )
@@ -165,7 +168,7 @@ def edit(command: Edit, order: Order, now: datetime) -> Sequence[Event]:
     group = order.contents.get_group(command.shipping_group_id)
     match command:
         case AddOrderLine():
-            return add_line(command, group, order.contents, now)
+            return add_line(command, group, order, now)
         case RemoveOrderLine():
             return [remove_line(command, group, order.contents, now)]
         case ChangeShippingAddress(shipping_address=address):
@@ -177,17 +180,16 @@ def edit(command: Edit, order: Order, now: datetime) -> Sequence[Event]:
             ]
 
 
-def add_line(
-    command: AddOrderLine, group: Group, before: Contents, now: datetime
-) -> Sequence[OrderLineAdded]:
+def add_line(command: AddOrderLine, group: Group, order: Order, now: datetime) -> Sequence[OrderLineAdded]:
     """Return the event of an added line, or none if the group has an identical line."""
     if existing := group.find_line(command.line.sku):
         if existing == command.line:
             return []
         raise AlreadyExists("ORDER_LINE_EXISTS", sku=command.line.sku)
-    after = before.with_line(group.shipping_group_id, command.line)
+    after = order.contents.with_line(group.shipping_group_id, command.line)
     contents.check_line_count(after.lines)
     total = contents.sum_lines(after.lines)
+    check_prices(command, [command.line], order.customer_id, now)
     return [OrderLineAdded(command.order_id, group.shipping_group_id, command.line, total, added_at=now)]
 
 

@@ -25,9 +25,11 @@ _sym_db = _symbol_database.Default()
 from diptych.access.v1 import access_pb2 as diptych_dot_access_dot_v1_dot_access__pb2
 from diptych.catalogue.v1 import types_pb2 as diptych_dot_catalogue_dot_v1_dot_types__pb2
 from diptych.history.v1 import history_pb2 as diptych_dot_history_dot_v1_dot_history__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from google.type import money_pb2 as google_dot_type_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(diptych/catalogue/v1/query_service.proto\x12\x14\x64iptych.catalogue.v1\x1a\x1e\x64iptych/access/v1/access.proto\x1a diptych/catalogue/v1/types.proto\x1a diptych/history/v1/history.proto\"y\n\x11GetProductRequest\x12.\n\x03sku\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x03sku\x12\x34\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"M\n\x12GetProductResponse\x12\x37\n\x07product\x18\x01 \x01(\x0b\x32\x1d.diptych.catalogue.v1.ProductR\x07product\"\x8c\x01\n\x17\x42\x61tchGetProductsRequest\x12;\n\x04skus\x18\x01 \x03(\tB\'\xbaH$\x92\x01!\x08\x01\x10\x64\x18\x01\"\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x04skus\x12\x34\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"\xe7\x01\n\x18\x42\x61tchGetProductsResponse\x12\x39\n\x08products\x18\x01 \x03(\x0b\x32\x1d.diptych.catalogue.v1.ProductR\x08products\x12!\n\x0cmissing_skus\x18\x02 \x03(\tR\x0bmissingSkus\x12\x1f\n\x0bunread_skus\x18\x03 \x03(\tR\nunreadSkus\x12#\n\rarchived_skus\x18\x04 \x03(\tR\x0c\x61rchivedSkus\x12\'\n\x0funreadable_skus\x18\x05 \x03(\tR\x0eunreadableSkus\"\xe1\x01\n\x13ListProductsRequest\x12&\n\tpage_size\x18\x01 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12\x34\n\x11\x61t_least_as_fresh\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\x12\x43\n\x05state\x18\x04 \x01(\x0e\x32#.diptych.catalogue.v1.Product.StateB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05state\"y\n\x14ListProductsResponse\x12\x39\n\x08products\x18\x01 \x03(\x0b\x32\x1d.diptych.catalogue.v1.ProductR\x08products\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8e\x02\n\x15\x42rowseCategoryRequest\x12=\n\x0b\x63\x61tegory_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\ncategoryId\x12/\n\x13include_descendants\x18\x02 \x01(\x08R\x12includeDescendants\x12&\n\tpage_size\x18\x03 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\tpageToken\x12\x34\n\x11\x61t_least_as_fresh\x18\x05 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"{\n\x16\x42rowseCategoryResponse\x12\x39\n\x08products\x18\x01 \x03(\x0b\x32\x1d.diptych.catalogue.v1.ProductR\x08products\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"N\n\x16GetCategoryTreeRequest\x12\x34\n\x11\x61t_least_as_fresh\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"Q\n\x17GetCategoryTreeResponse\x12\x36\n\x04tree\x18\x01 \x01(\x0b\x32\".diptych.catalogue.v1.CategoryTreeR\x04tree\"\xd1\x01\n\x18GetProductHistoryRequest\x12.\n\x03sku\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x03sku\x12&\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12\x34\n\x11\x61t_least_as_fresh\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"x\n\x19GetProductHistoryResponse\x12\x33\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x19.diptych.history.v1.EntryR\x07\x65ntries\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa8\x01\n\x13WatchProductRequest\x12.\n\x03sku\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x03sku\x12+\n\x0cresume_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\x0bresumeToken\x12\x34\n\x11\x61t_least_as_fresh\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"r\n\x14WatchProductResponse\x12\x37\n\x07product\x18\x01 \x01(\x0b\x32\x1d.diptych.catalogue.v1.ProductR\x07product\x12!\n\x0cresume_token\x18\x02 \x01(\tR\x0bresumeToken2\xa3\x07\n\x0cQueryService\x12u\n\nGetProduct\x12\'.diptych.catalogue.v1.GetProductRequest\x1a(.diptych.catalogue.v1.GetProductResponse\"\x14\x8a\xe7\x18\x10\n\x0e\x63\x61talogue.read\x12\x87\x01\n\x10\x42\x61tchGetProducts\x12-.diptych.catalogue.v1.BatchGetProductsRequest\x1a..diptych.catalogue.v1.BatchGetProductsResponse\"\x14\x8a\xe7\x18\x10\n\x0e\x63\x61talogue.read\x12{\n\x0cListProducts\x12).diptych.catalogue.v1.ListProductsRequest\x1a*.diptych.catalogue.v1.ListProductsResponse\"\x14\x8a\xe7\x18\x10\n\x0e\x63\x61talogue.read\x12\x81\x01\n\x0e\x42rowseCategory\x12+.diptych.catalogue.v1.BrowseCategoryRequest\x1a,.diptych.catalogue.v1.BrowseCategoryResponse\"\x14\x8a\xe7\x18\x10\n\x0e\x63\x61talogue.read\x12\x84\x01\n\x0fGetCategoryTree\x12,.diptych.catalogue.v1.GetCategoryTreeRequest\x1a-.diptych.catalogue.v1.GetCategoryTreeResponse\"\x14\x8a\xe7\x18\x10\n\x0e\x63\x61talogue.read\x12\x8a\x01\n\x11GetProductHistory\x12..diptych.catalogue.v1.GetProductHistoryRequest\x1a/.diptych.catalogue.v1.GetProductHistoryResponse\"\x14\x8a\xe7\x18\x10\n\x0e\x63\x61talogue.read\x12}\n\x0cWatchProduct\x12).diptych.catalogue.v1.WatchProductRequest\x1a*.diptych.catalogue.v1.WatchProductResponse\"\x14\x8a\xe7\x18\x10\n\x0e\x63\x61talogue.read0\x01\x42I\n\x14\x64iptych.catalogue.v1P\x01Z/diptych.internal/stubs/catalogue/v1;cataloguev1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(diptych/catalogue/v1/query_service.proto\x12\x14\x64iptych.catalogue.v1\x1a\x1e\x64iptych/access/v1/access.proto\x1a diptych/catalogue/v1/types.proto\x1a diptych/history/v1/history.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"y\n\x11GetProductRequest\x12.\n\x03sku\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x03sku\x12\x34\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"M\n\x12GetProductResponse\x12\x37\n\x07product\x18\x01 \x01(\x0b\x32\x1d.diptych.catalogue.v1.ProductR\x07product\"\x8c\x01\n\x17\x42\x61tchGetProductsRequest\x12;\n\x04skus\x18\x01 \x03(\tB\'\xbaH$\x92\x01!\x08\x01\x10\x64\x18\x01\"\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x04skus\x12\x34\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"\xe7\x01\n\x18\x42\x61tchGetProductsResponse\x12\x39\n\x08products\x18\x01 \x03(\x0b\x32\x1d.diptych.catalogue.v1.ProductR\x08products\x12!\n\x0cmissing_skus\x18\x02 \x03(\tR\x0bmissingSkus\x12\x1f\n\x0bunread_skus\x18\x03 \x03(\tR\nunreadSkus\x12#\n\rarchived_skus\x18\x04 \x03(\tR\x0c\x61rchivedSkus\x12\'\n\x0funreadable_skus\x18\x05 \x03(\tR\x0eunreadableSkus\"\xe1\x01\n\x13ListProductsRequest\x12&\n\tpage_size\x18\x01 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12\x34\n\x11\x61t_least_as_fresh\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\x12\x43\n\x05state\x18\x04 \x01(\x0e\x32#.diptych.catalogue.v1.Product.StateB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05state\"y\n\x14ListProductsResponse\x12\x39\n\x08products\x18\x01 \x03(\x0b\x32\x1d.diptych.catalogue.v1.ProductR\x08products\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8e\x02\n\x15\x42rowseCategoryRequest\x12=\n\x0b\x63\x61tegory_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\ncategoryId\x12/\n\x13include_descendants\x18\x02 \x01(\x08R\x12includeDescendants\x12&\n\tpage_size\x18\x03 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\tpageToken\x12\x34\n\x11\x61t_least_as_fresh\x18\x05 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"{\n\x16\x42rowseCategoryResponse\x12\x39\n\x08products\x18\x01 \x03(\x0b\x32\x1d.diptych.catalogue.v1.ProductR\x08products\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xc6\x01\n\x12QuotePricesRequest\x12=\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\ncustomerId\x12;\n\x04skus\x18\x02 \x03(\tB\'\xbaH$\x92\x01!\x08\x01\x10\x64\x18\x01\"\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x04skus\x12\x34\n\x11\x61t_least_as_fresh\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"\x9c\x01\n\x0bQuotedPrice\x12\x10\n\x03sku\x18\x01 \x01(\tR\x03sku\x12(\n\x05price\x18\x02 \x01(\x0b\x32\x12.google.type.MoneyR\x05price\x12;\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12\x14\n\x05quote\x18\x04 \x01(\tR\x05quote\"{\n\x13QuotePricesResponse\x12\x39\n\x06quotes\x18\x01 \x03(\x0b\x32!.diptych.catalogue.v1.QuotedPriceR\x06quotes\x12)\n\x10unavailable_skus\x18\x02 \x03(\tR\x0funavailableSkus\"N\n\x16GetCategoryTreeRequest\x12\x34\n\x11\x61t_least_as_fresh\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"Q\n\x17GetCategoryTreeResponse\x12\x36\n\x04tree\x18\x01 \x01(\x0b\x32\".diptych.catalogue.v1.CategoryTreeR\x04tree\"\xd1\x01\n\x18GetProductHistoryRequest\x12.\n\x03sku\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x03sku\x12&\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12\x34\n\x11\x61t_least_as_fresh\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"x\n\x19GetProductHistoryResponse\x12\x33\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x19.diptych.history.v1.EntryR\x07\x65ntries\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa8\x01\n\x13WatchProductRequest\x12.\n\x03sku\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x03sku\x12+\n\x0cresume_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\x0bresumeToken\x12\x34\n\x11\x61t_least_as_fresh\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"r\n\x14WatchProductResponse\x12\x37\n\x07product\x18\x01 \x01(\x0b\x32\x1d.diptych.catalogue.v1.ProductR\x07product\x12!\n\x0cresume_token\x18\x02 \x01(\tR\x0bresumeToken2\x9e\x08\n\x0cQueryService\x12u\n\nGetProduct\x12\'.diptych.catalogue.v1.GetProductRequest\x1a(.diptych.catalogue.v1.GetProductResponse\"\x14\x8a\xe7\x18\x10\n\x0e\x63\x61talogue.read\x12\x87\x01\n\x10\x42\x61tchGetProducts\x12-.diptych.catalogue.v1.BatchGetProductsRequest\x1a..diptych.catalogue.v1.BatchGetProductsResponse\"\x14\x8a\xe7\x18\x10\n\x0e\x63\x61talogue.read\x12{\n\x0cListProducts\x12).diptych.catalogue.v1.ListProductsRequest\x1a*.diptych.catalogue.v1.ListProductsResponse\"\x14\x8a\xe7\x18\x10\n\x0e\x63\x61talogue.read\x12\x81\x01\n\x0e\x42rowseCategory\x12+.diptych.catalogue.v1.BrowseCategoryRequest\x1a,.diptych.catalogue.v1.BrowseCategoryResponse\"\x14\x8a\xe7\x18\x10\n\x0e\x63\x61talogue.read\x12y\n\x0bQuotePrices\x12(.diptych.catalogue.v1.QuotePricesRequest\x1a).diptych.catalogue.v1.QuotePricesResponse\"\x15\x8a\xe7\x18\x11\n\x0f\x63\x61talogue.quote\x12\x84\x01\n\x0fGetCategoryTree\x12,.diptych.catalogue.v1.GetCategoryTreeRequest\x1a-.diptych.catalogue.v1.GetCategoryTreeResponse\"\x14\x8a\xe7\x18\x10\n\x0e\x63\x61talogue.read\x12\x8a\x01\n\x11GetProductHistory\x12..diptych.catalogue.v1.GetProductHistoryRequest\x1a/.diptych.catalogue.v1.GetProductHistoryResponse\"\x14\x8a\xe7\x18\x10\n\x0e\x63\x61talogue.read\x12}\n\x0cWatchProduct\x12).diptych.catalogue.v1.WatchProductRequest\x1a*.diptych.catalogue.v1.WatchProductResponse\"\x14\x8a\xe7\x18\x10\n\x0e\x63\x61talogue.read0\x01\x42I\n\x14\x64iptych.catalogue.v1P\x01Z/diptych.internal/stubs/catalogue/v1;cataloguev1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -59,6 +61,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BROWSECATEGORYREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200 '
   _globals['_BROWSECATEGORYREQUEST'].fields_by_name['at_least_as_fresh']._loaded_options = None
   _globals['_BROWSECATEGORYREQUEST'].fields_by_name['at_least_as_fresh']._serialized_options = b'\272H\006r\004\030\200\200\002'
+  _globals['_QUOTEPRICESREQUEST'].fields_by_name['customer_id']._loaded_options = None
+  _globals['_QUOTEPRICESREQUEST'].fields_by_name['customer_id']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
+  _globals['_QUOTEPRICESREQUEST'].fields_by_name['skus']._loaded_options = None
+  _globals['_QUOTEPRICESREQUEST'].fields_by_name['skus']._serialized_options = b'\272H$\222\001!\010\001\020d\030\001\"\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
+  _globals['_QUOTEPRICESREQUEST'].fields_by_name['at_least_as_fresh']._loaded_options = None
+  _globals['_QUOTEPRICESREQUEST'].fields_by_name['at_least_as_fresh']._serialized_options = b'\272H\006r\004\030\200\200\002'
   _globals['_GETCATEGORYTREEREQUEST'].fields_by_name['at_least_as_fresh']._loaded_options = None
   _globals['_GETCATEGORYTREEREQUEST'].fields_by_name['at_least_as_fresh']._serialized_options = b'\272H\006r\004\030\200\200\002'
   _globals['_GETPRODUCTHISTORYREQUEST'].fields_by_name['sku']._loaded_options = None
@@ -83,40 +91,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUERYSERVICE'].methods_by_name['ListProducts']._serialized_options = b'\212\347\030\020\n\016catalogue.read'
   _globals['_QUERYSERVICE'].methods_by_name['BrowseCategory']._loaded_options = None
   _globals['_QUERYSERVICE'].methods_by_name['BrowseCategory']._serialized_options = b'\212\347\030\020\n\016catalogue.read'
+  _globals['_QUERYSERVICE'].methods_by_name['QuotePrices']._loaded_options = None
+  _globals['_QUERYSERVICE'].methods_by_name['QuotePrices']._serialized_options = b'\212\347\030\021\n\017catalogue.quote'
   _globals['_QUERYSERVICE'].methods_by_name['GetCategoryTree']._loaded_options = None
   _globals['_QUERYSERVICE'].methods_by_name['GetCategoryTree']._serialized_options = b'\212\347\030\020\n\016catalogue.read'
   _globals['_QUERYSERVICE'].methods_by_name['GetProductHistory']._loaded_options = None
   _globals['_QUERYSERVICE'].methods_by_name['GetProductHistory']._serialized_options = b'\212\347\030\020\n\016catalogue.read'
   _globals['_QUERYSERVICE'].methods_by_name['WatchProduct']._loaded_options = None
   _globals['_QUERYSERVICE'].methods_by_name['WatchProduct']._serialized_options = b'\212\347\030\020\n\016catalogue.read'
-  _globals['_GETPRODUCTREQUEST']._serialized_start=166
-  _globals['_GETPRODUCTREQUEST']._serialized_end=287
-  _globals['_GETPRODUCTRESPONSE']._serialized_start=289
-  _globals['_GETPRODUCTRESPONSE']._serialized_end=366
-  _globals['_BATCHGETPRODUCTSREQUEST']._serialized_start=369
-  _globals['_BATCHGETPRODUCTSREQUEST']._serialized_end=509
-  _globals['_BATCHGETPRODUCTSRESPONSE']._serialized_start=512
-  _globals['_BATCHGETPRODUCTSRESPONSE']._serialized_end=743
-  _globals['_LISTPRODUCTSREQUEST']._serialized_start=746
-  _globals['_LISTPRODUCTSREQUEST']._serialized_end=971
-  _globals['_LISTPRODUCTSRESPONSE']._serialized_start=973
-  _globals['_LISTPRODUCTSRESPONSE']._serialized_end=1094
-  _globals['_BROWSECATEGORYREQUEST']._serialized_start=1097
-  _globals['_BROWSECATEGORYREQUEST']._serialized_end=1367
-  _globals['_BROWSECATEGORYRESPONSE']._serialized_start=1369
-  _globals['_BROWSECATEGORYRESPONSE']._serialized_end=1492
-  _globals['_GETCATEGORYTREEREQUEST']._serialized_start=1494
-  _globals['_GETCATEGORYTREEREQUEST']._serialized_end=1572
-  _globals['_GETCATEGORYTREERESPONSE']._serialized_start=1574
-  _globals['_GETCATEGORYTREERESPONSE']._serialized_end=1655
-  _globals['_GETPRODUCTHISTORYREQUEST']._serialized_start=1658
-  _globals['_GETPRODUCTHISTORYREQUEST']._serialized_end=1867
-  _globals['_GETPRODUCTHISTORYRESPONSE']._serialized_start=1869
-  _globals['_GETPRODUCTHISTORYRESPONSE']._serialized_end=1989
-  _globals['_WATCHPRODUCTREQUEST']._serialized_start=1992
-  _globals['_WATCHPRODUCTREQUEST']._serialized_end=2160
-  _globals['_WATCHPRODUCTRESPONSE']._serialized_start=2162
-  _globals['_WATCHPRODUCTRESPONSE']._serialized_end=2276
-  _globals['_QUERYSERVICE']._serialized_start=2279
-  _globals['_QUERYSERVICE']._serialized_end=3210
+  _globals['_GETPRODUCTREQUEST']._serialized_start=224
+  _globals['_GETPRODUCTREQUEST']._serialized_end=345
+  _globals['_GETPRODUCTRESPONSE']._serialized_start=347
+  _globals['_GETPRODUCTRESPONSE']._serialized_end=424
+  _globals['_BATCHGETPRODUCTSREQUEST']._serialized_start=427
+  _globals['_BATCHGETPRODUCTSREQUEST']._serialized_end=567
+  _globals['_BATCHGETPRODUCTSRESPONSE']._serialized_start=570
+  _globals['_BATCHGETPRODUCTSRESPONSE']._serialized_end=801
+  _globals['_LISTPRODUCTSREQUEST']._serialized_start=804
+  _globals['_LISTPRODUCTSREQUEST']._serialized_end=1029
+  _globals['_LISTPRODUCTSRESPONSE']._serialized_start=1031
+  _globals['_LISTPRODUCTSRESPONSE']._serialized_end=1152
+  _globals['_BROWSECATEGORYREQUEST']._serialized_start=1155
+  _globals['_BROWSECATEGORYREQUEST']._serialized_end=1425
+  _globals['_BROWSECATEGORYRESPONSE']._serialized_start=1427
+  _globals['_BROWSECATEGORYRESPONSE']._serialized_end=1550
+  _globals['_QUOTEPRICESREQUEST']._serialized_start=1553
+  _globals['_QUOTEPRICESREQUEST']._serialized_end=1751
+  _globals['_QUOTEDPRICE']._serialized_start=1754
+  _globals['_QUOTEDPRICE']._serialized_end=1910
+  _globals['_QUOTEPRICESRESPONSE']._serialized_start=1912
+  _globals['_QUOTEPRICESRESPONSE']._serialized_end=2035
+  _globals['_GETCATEGORYTREEREQUEST']._serialized_start=2037
+  _globals['_GETCATEGORYTREEREQUEST']._serialized_end=2115
+  _globals['_GETCATEGORYTREERESPONSE']._serialized_start=2117
+  _globals['_GETCATEGORYTREERESPONSE']._serialized_end=2198
+  _globals['_GETPRODUCTHISTORYREQUEST']._serialized_start=2201
+  _globals['_GETPRODUCTHISTORYREQUEST']._serialized_end=2410
+  _globals['_GETPRODUCTHISTORYRESPONSE']._serialized_start=2412
+  _globals['_GETPRODUCTHISTORYRESPONSE']._serialized_end=2532
+  _globals['_WATCHPRODUCTREQUEST']._serialized_start=2535
+  _globals['_WATCHPRODUCTREQUEST']._serialized_end=2703
+  _globals['_WATCHPRODUCTRESPONSE']._serialized_start=2705
+  _globals['_WATCHPRODUCTRESPONSE']._serialized_end=2819
+  _globals['_QUERYSERVICE']._serialized_start=2822
+  _globals['_QUERYSERVICE']._serialized_end=3876
 # @@protoc_insertion_point(module_scope)

@@ -8,7 +8,9 @@ from diptych.catalogue.v1 import types_pb2 as _types_pb2
 from diptych.history.v1 import history_pb2 as _history_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.type import money_pb2 as _money_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -275,6 +277,108 @@ class BrowseCategoryResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BrowseCategoryResponse: _TypeAlias = BrowseCategoryResponse  # noqa: Y015
+
+@_typing.final
+class QuotePricesRequest(_message.Message):
+    """Request message for `QuotePrices`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    SKUS_FIELD_NUMBER: _builtins.int
+    AT_LEAST_AS_FRESH_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """The customer for whom the quotes are valid."""
+    at_least_as_fresh: _builtins.str
+    """Consistency token of the commands that the response must include; empty for none."""
+    @_builtins.property
+    def skus(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The stock keeping units, 1 to 100, without duplicates."""
+
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        skus: _abc.Iterable[_builtins.str] | None = ...,
+        at_least_as_fresh: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least_as_fresh", b"at_least_as_fresh", "customer_id", b"customer_id", "skus", b"skus"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuotePricesRequest: _TypeAlias = QuotePricesRequest  # noqa: Y015
+
+@_typing.final
+class QuotedPrice(_message.Message):
+    """A signed quote, with what it says."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SKU_FIELD_NUMBER: _builtins.int
+    PRICE_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    QUOTE_FIELD_NUMBER: _builtins.int
+    sku: _builtins.str
+    """The stock keeping unit."""
+    quote: _builtins.str
+    """The signed quote, opaque."""
+    @_builtins.property
+    def price(self) -> _money_pb2.Money:
+        """The price of one piece."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """The time from which the quote is no longer valid."""
+
+    def __init__(
+        self,
+        *,
+        sku: _builtins.str = ...,
+        price: _money_pb2.Money | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        quote: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "price", b"price"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "price", b"price", "quote", b"quote", "sku", b"sku"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuotedPrice: _TypeAlias = QuotedPrice  # noqa: Y015
+
+@_typing.final
+class QuotePricesResponse(_message.Message):
+    """Response message for `QuotePrices`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUOTES_FIELD_NUMBER: _builtins.int
+    UNAVAILABLE_SKUS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def quotes(self) -> _containers.RepeatedCompositeFieldContainer[Global___QuotedPrice]:
+        """The quotes, in the order of the request."""
+
+    @_builtins.property
+    def unavailable_skus(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The skus that are not for sale, in the order of the request: the product does not exist, is not published, or
+        cannot be read.
+        """
+
+    def __init__(
+        self,
+        *,
+        quotes: _abc.Iterable[Global___QuotedPrice] | None = ...,
+        unavailable_skus: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["quotes", b"quotes", "unavailable_skus", b"unavailable_skus"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuotePricesResponse: _TypeAlias = QuotePricesResponse  # noqa: Y015
 
 @_typing.final
 class GetCategoryTreeRequest(_message.Message):

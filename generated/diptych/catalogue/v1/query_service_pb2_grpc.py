@@ -55,6 +55,11 @@ class QueryServiceStub:
                 request_serializer=diptych_dot_catalogue_dot_v1_dot_query__service__pb2.BrowseCategoryRequest.SerializeToString,
                 response_deserializer=diptych_dot_catalogue_dot_v1_dot_query__service__pb2.BrowseCategoryResponse.FromString,
                 _registered_method=True)
+        self.QuotePrices = channel.unary_unary(
+                '/diptych.catalogue.v1.QueryService/QuotePrices',
+                request_serializer=diptych_dot_catalogue_dot_v1_dot_query__service__pb2.QuotePricesRequest.SerializeToString,
+                response_deserializer=diptych_dot_catalogue_dot_v1_dot_query__service__pb2.QuotePricesResponse.FromString,
+                _registered_method=True)
         self.GetCategoryTree = channel.unary_unary(
                 '/diptych.catalogue.v1.QueryService/GetCategoryTree',
                 request_serializer=diptych_dot_catalogue_dot_v1_dot_query__service__pb2.GetCategoryTreeRequest.SerializeToString,
@@ -107,6 +112,14 @@ class QueryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def QuotePrices(self, request, context):
+        """Signs quotes of published products at their prices in force. `diptych.ordering.v1.CommandService` accepts them
+        with the lines of an order. A quote is valid for 15 minutes, even if the price changes meanwhile.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetCategoryTree(self, request, context):
         """Returns all categories.
         """
@@ -152,6 +165,11 @@ def add_QueryServiceServicer_to_server(servicer, server):
                     servicer.BrowseCategory,
                     request_deserializer=diptych_dot_catalogue_dot_v1_dot_query__service__pb2.BrowseCategoryRequest.FromString,
                     response_serializer=diptych_dot_catalogue_dot_v1_dot_query__service__pb2.BrowseCategoryResponse.SerializeToString,
+            ),
+            'QuotePrices': grpc.unary_unary_rpc_method_handler(
+                    servicer.QuotePrices,
+                    request_deserializer=diptych_dot_catalogue_dot_v1_dot_query__service__pb2.QuotePricesRequest.FromString,
+                    response_serializer=diptych_dot_catalogue_dot_v1_dot_query__service__pb2.QuotePricesResponse.SerializeToString,
             ),
             'GetCategoryTree': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCategoryTree,
@@ -278,6 +296,33 @@ class QueryService:
             '/diptych.catalogue.v1.QueryService/BrowseCategory',
             diptych_dot_catalogue_dot_v1_dot_query__service__pb2.BrowseCategoryRequest.SerializeToString,
             diptych_dot_catalogue_dot_v1_dot_query__service__pb2.BrowseCategoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def QuotePrices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.catalogue.v1.QueryService/QuotePrices',
+            diptych_dot_catalogue_dot_v1_dot_query__service__pb2.QuotePricesRequest.SerializeToString,
+            diptych_dot_catalogue_dot_v1_dot_query__service__pb2.QuotePricesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -46,6 +46,10 @@ class QueryServiceStub:
     repeat a product that belongs to them all the while, whatever else changes. Fails with `NOT_FOUND`
     (`CATEGORY_NOT_FOUND`) if there is no such category.
     """
+    QuotePrices: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.QuotePricesRequest, _query_service_pb2.QuotePricesResponse]
+    """Signs quotes of published products at their prices in force. `diptych.ordering.v1.CommandService` accepts them
+    with the lines of an order. A quote is valid for 15 minutes, even if the price changes meanwhile.
+    """
     GetCategoryTree: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetCategoryTreeRequest, _query_service_pb2.GetCategoryTreeResponse]
     """Returns all categories."""
     GetProductHistory: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetProductHistoryRequest, _query_service_pb2.GetProductHistoryResponse]
@@ -74,6 +78,10 @@ class QueryServiceAsyncStub(QueryServiceStub):
     """Returns a page of the published products of a category, the last published first. Pages neither skip nor
     repeat a product that belongs to them all the while, whatever else changes. Fails with `NOT_FOUND`
     (`CATEGORY_NOT_FOUND`) if there is no such category.
+    """
+    QuotePrices: _aio.UnaryUnaryMultiCallable[_query_service_pb2.QuotePricesRequest, _query_service_pb2.QuotePricesResponse]  # type: ignore[assignment]
+    """Signs quotes of published products at their prices in force. `diptych.ordering.v1.CommandService` accepts them
+    with the lines of an order. A quote is valid for 15 minutes, even if the price changes meanwhile.
     """
     GetCategoryTree: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetCategoryTreeRequest, _query_service_pb2.GetCategoryTreeResponse]  # type: ignore[assignment]
     """Returns all categories."""
@@ -124,6 +132,16 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         """Returns a page of the published products of a category, the last published first. Pages neither skip nor
         repeat a product that belongs to them all the while, whatever else changes. Fails with `NOT_FOUND`
         (`CATEGORY_NOT_FOUND`) if there is no such category.
+        """
+
+    @_abc_1.abstractmethod
+    def QuotePrices(
+        self,
+        request: _query_service_pb2.QuotePricesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_query_service_pb2.QuotePricesResponse, _abc.Awaitable[_query_service_pb2.QuotePricesResponse]]:
+        """Signs quotes of published products at their prices in force. `diptych.ordering.v1.CommandService` accepts them
+        with the lines of an order. A quote is valid for 15 minutes, even if the price changes meanwhile.
         """
 
     @_abc_1.abstractmethod

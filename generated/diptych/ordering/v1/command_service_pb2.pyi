@@ -33,6 +33,7 @@ class PlaceOrderRequest(_message.Message):
     SHIPPING_ADDRESS_FIELD_NUMBER: _builtins.int
     ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     WAREHOUSE_ID_FIELD_NUMBER: _builtins.int
+    QUOTES_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     order_id: _builtins.str
@@ -53,6 +54,12 @@ class PlaceOrderRequest(_message.Message):
     def shipping_address(self) -> _types_pb2.ShippingAddress:
         """The address that the goods are sent to."""
 
+    @_builtins.property
+    def quotes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Quotes of the lines' articles at their prices, for this customer, in any order. A line may be without if the
+        caller's token has the scope `ordering.own-prices`.
+        """
+
     def __init__(
         self,
         *,
@@ -63,10 +70,11 @@ class PlaceOrderRequest(_message.Message):
         shipping_address: _types_pb2.ShippingAddress | None = ...,
         account_id: _builtins.str = ...,
         warehouse_id: _builtins.str = ...,
+        quotes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["shipping_address", b"shipping_address"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "customer_id", b"customer_id", "lines", b"lines", "order_id", b"order_id", "request_id", b"request_id", "shipping_address", b"shipping_address", "warehouse_id", b"warehouse_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "customer_id", b"customer_id", "lines", b"lines", "order_id", b"order_id", "quotes", b"quotes", "request_id", b"request_id", "shipping_address", b"shipping_address", "warehouse_id", b"warehouse_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -227,6 +235,7 @@ class AddOrderLineRequest(_message.Message):
     SHIPPING_GROUP_ID_FIELD_NUMBER: _builtins.int
     LINE_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
+    QUOTE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     order_id: _builtins.str
@@ -236,6 +245,10 @@ class AddOrderLineRequest(_message.Message):
     expected_version: _builtins.int
     """The version that the order must have; unset accepts any version. A different version fails with
     `ABORTED`.
+    """
+    quote: _builtins.str
+    """A quote of the line's article at its price, for the order's customer. It may be empty if the caller's token has
+    the scope `ordering.own-prices`.
     """
     @_builtins.property
     def line(self) -> _types_pb2.OrderLine:
@@ -249,10 +262,11 @@ class AddOrderLineRequest(_message.Message):
         shipping_group_id: _builtins.str = ...,
         line: _types_pb2.OrderLine | None = ...,
         expected_version: _builtins.int | None = ...,
+        quote: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version", "line", b"line"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version", "line", b"line", "order_id", b"order_id", "request_id", b"request_id", "shipping_group_id", b"shipping_group_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version", "line", b"line", "order_id", b"order_id", "quote", b"quote", "request_id", b"request_id", "shipping_group_id", b"shipping_group_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
     _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015

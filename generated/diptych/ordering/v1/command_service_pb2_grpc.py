@@ -128,7 +128,9 @@ class CommandServiceServicer:
 
     def PlaceOrder(self, request, context):
         """Places an order in one shipping group; version 2 of this method takes several. Rejected with
-        `ORDER_EXISTS`, `ORDER_CURRENCY_MIXED`, `ORDER_LINE_REPEATED` or `ORDER_TOTAL_TOO_LARGE`.
+        `ORDER_EXISTS`, `ORDER_CURRENCY_MIXED`, `ORDER_LINE_REPEATED` or `ORDER_TOTAL_TOO_LARGE`; for its quotes with
+        `QUOTE_MISSING`, `QUOTE_INVALID`, `QUOTE_EXPIRED`, `QUOTE_OF_ANOTHER_CUSTOMER`, `QUOTE_OF_ANOTHER_PRICE` or
+        `QUOTE_OF_NO_LINE`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -137,7 +139,7 @@ class CommandServiceServicer:
     def AddOrderLine(self, request, context):
         """Adds a line to a placed order. Adding an identical line again changes nothing. Rejected with
         `ORDER_LINE_EXISTS`, `ORDER_TOO_MANY_LINES`, `ORDER_CURRENCY_MIXED`, `ORDER_TOTAL_TOO_LARGE` or
-        `SHIPPING_GROUP_NOT_FOUND`.
+        `SHIPPING_GROUP_NOT_FOUND`, or for its quote as `PlaceOrder`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

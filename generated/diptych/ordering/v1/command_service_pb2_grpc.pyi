@@ -46,12 +46,14 @@ class CommandServiceStub:
     def __new__(cls, channel: _aio.Channel) -> CommandServiceAsyncStub: ...
     PlaceOrder: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.PlaceOrderRequest, _command_service_pb2.PlaceOrderResponse]
     """Places an order in one shipping group; version 2 of this method takes several. Rejected with
-    `ORDER_EXISTS`, `ORDER_CURRENCY_MIXED`, `ORDER_LINE_REPEATED` or `ORDER_TOTAL_TOO_LARGE`.
+    `ORDER_EXISTS`, `ORDER_CURRENCY_MIXED`, `ORDER_LINE_REPEATED` or `ORDER_TOTAL_TOO_LARGE`; for its quotes with
+    `QUOTE_MISSING`, `QUOTE_INVALID`, `QUOTE_EXPIRED`, `QUOTE_OF_ANOTHER_CUSTOMER`, `QUOTE_OF_ANOTHER_PRICE` or
+    `QUOTE_OF_NO_LINE`.
     """
     AddOrderLine: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.AddOrderLineRequest, _command_service_pb2.AddOrderLineResponse]
     """Adds a line to a placed order. Adding an identical line again changes nothing. Rejected with
     `ORDER_LINE_EXISTS`, `ORDER_TOO_MANY_LINES`, `ORDER_CURRENCY_MIXED`, `ORDER_TOTAL_TOO_LARGE` or
-    `SHIPPING_GROUP_NOT_FOUND`.
+    `SHIPPING_GROUP_NOT_FOUND`, or for its quote as `PlaceOrder`.
     """
     RemoveOrderLine: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.RemoveOrderLineRequest, _command_service_pb2.RemoveOrderLineResponse]
     """Removes a line from a placed order. Rejected with `ORDER_LINE_NOT_FOUND`, `ORDER_LINE_LAST` (a shipping
@@ -101,12 +103,14 @@ class CommandServiceAsyncStub(CommandServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     PlaceOrder: _aio.UnaryUnaryMultiCallable[_command_service_pb2.PlaceOrderRequest, _command_service_pb2.PlaceOrderResponse]  # type: ignore[assignment]
     """Places an order in one shipping group; version 2 of this method takes several. Rejected with
-    `ORDER_EXISTS`, `ORDER_CURRENCY_MIXED`, `ORDER_LINE_REPEATED` or `ORDER_TOTAL_TOO_LARGE`.
+    `ORDER_EXISTS`, `ORDER_CURRENCY_MIXED`, `ORDER_LINE_REPEATED` or `ORDER_TOTAL_TOO_LARGE`; for its quotes with
+    `QUOTE_MISSING`, `QUOTE_INVALID`, `QUOTE_EXPIRED`, `QUOTE_OF_ANOTHER_CUSTOMER`, `QUOTE_OF_ANOTHER_PRICE` or
+    `QUOTE_OF_NO_LINE`.
     """
     AddOrderLine: _aio.UnaryUnaryMultiCallable[_command_service_pb2.AddOrderLineRequest, _command_service_pb2.AddOrderLineResponse]  # type: ignore[assignment]
     """Adds a line to a placed order. Adding an identical line again changes nothing. Rejected with
     `ORDER_LINE_EXISTS`, `ORDER_TOO_MANY_LINES`, `ORDER_CURRENCY_MIXED`, `ORDER_TOTAL_TOO_LARGE` or
-    `SHIPPING_GROUP_NOT_FOUND`.
+    `SHIPPING_GROUP_NOT_FOUND`, or for its quote as `PlaceOrder`.
     """
     RemoveOrderLine: _aio.UnaryUnaryMultiCallable[_command_service_pb2.RemoveOrderLineRequest, _command_service_pb2.RemoveOrderLineResponse]  # type: ignore[assignment]
     """Removes a line from a placed order. Rejected with `ORDER_LINE_NOT_FOUND`, `ORDER_LINE_LAST` (a shipping
@@ -159,7 +163,9 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.PlaceOrderResponse, _abc.Awaitable[_command_service_pb2.PlaceOrderResponse]]:
         """Places an order in one shipping group; version 2 of this method takes several. Rejected with
-        `ORDER_EXISTS`, `ORDER_CURRENCY_MIXED`, `ORDER_LINE_REPEATED` or `ORDER_TOTAL_TOO_LARGE`.
+        `ORDER_EXISTS`, `ORDER_CURRENCY_MIXED`, `ORDER_LINE_REPEATED` or `ORDER_TOTAL_TOO_LARGE`; for its quotes with
+        `QUOTE_MISSING`, `QUOTE_INVALID`, `QUOTE_EXPIRED`, `QUOTE_OF_ANOTHER_CUSTOMER`, `QUOTE_OF_ANOTHER_PRICE` or
+        `QUOTE_OF_NO_LINE`.
         """
 
     @_abc_1.abstractmethod
@@ -170,7 +176,7 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_command_service_pb2.AddOrderLineResponse, _abc.Awaitable[_command_service_pb2.AddOrderLineResponse]]:
         """Adds a line to a placed order. Adding an identical line again changes nothing. Rejected with
         `ORDER_LINE_EXISTS`, `ORDER_TOO_MANY_LINES`, `ORDER_CURRENCY_MIXED`, `ORDER_TOTAL_TOO_LARGE` or
-        `SHIPPING_GROUP_NOT_FOUND`.
+        `SHIPPING_GROUP_NOT_FOUND`, or for its quote as `PlaceOrder`.
         """
 
     @_abc_1.abstractmethod

@@ -33,6 +33,7 @@ class PlaceOrderRequest(_message.Message):
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     SHIPPING_GROUPS_FIELD_NUMBER: _builtins.int
     ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    QUOTES_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     order_id: _builtins.str
@@ -49,6 +50,12 @@ class PlaceOrderRequest(_message.Message):
         currency.
         """
 
+    @_builtins.property
+    def quotes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Quotes of the lines' articles at their prices, for this customer, in any order. A line may be without if the
+        caller's token has the scope `ordering.own-prices`.
+        """
+
     def __init__(
         self,
         *,
@@ -57,10 +64,11 @@ class PlaceOrderRequest(_message.Message):
         customer_id: _builtins.str = ...,
         shipping_groups: _abc.Iterable[_types_pb2.ShippingGroup] | None = ...,
         account_id: _builtins.str = ...,
+        quotes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "customer_id", b"customer_id", "order_id", b"order_id", "request_id", b"request_id", "shipping_groups", b"shipping_groups"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "customer_id", b"customer_id", "order_id", b"order_id", "quotes", b"quotes", "request_id", b"request_id", "shipping_groups", b"shipping_groups"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
