@@ -32,10 +32,8 @@ class OrderingDemo:
     def __init__(self, stack: Stack, nats: Connection) -> None:
         self._stack = stack
         self._nats = nats
-        write, read = (
-            stack.token("ordering.write", "ordering.own-prices", "ordering.read"),
-            stack.token("ordering.read"),
-        )
+        write = stack.token("ordering.write", "ordering.own-prices", "ordering.read")
+        read = stack.token("ordering.read")
         self._write = aio.connect(stack.settings.command_address, token=write)
         self._guest = aio.connect(stack.settings.command_address, token=read)
         self._read = aio.connect(stack.settings.query_address, token=read)
