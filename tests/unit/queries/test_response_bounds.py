@@ -26,6 +26,8 @@ BOUNDS = {
     "diptych.catalogue.v1.Product.prices": "the product's rules: MAX_KEPT",
     "diptych.catalogue.v1.ProductDetails.attributes": "its field rules",
     "diptych.catalogue.v1.ProductDetails.picture_urls": "its field rules",
+    "diptych.catalogue.v1.QuotePricesResponse.quotes": "the skus of its request",
+    "diptych.catalogue.v1.QuotePricesResponse.unavailable_skus": "the skus of its request",
     "diptych.fulfilment.v1.Fulfilment.steps": "SagaQueries.select_latest",
     "diptych.inventory.v1.GetStockResponse.stocks": "the product's rules: MAX_WAREHOUSES",
     "diptych.inventory.v1.Product.warehouse_ids": "the product's rules: MAX_WAREHOUSES",
