@@ -52,7 +52,7 @@ class Chosen:
             RpcError: `GENERATION_NOT_FOUND`, `GENERATION_SERVES`.
         """
         if name == self.serving.view.generation:
-            raise self.refuse("GENERATION_SERVES", name)
+            raise RpcError.of_rule("operations", "GENERATION_SERVES", self.describe(name))
         for state in self.states[1:]:
             if name in ("", state.view.generation):
                 return state
@@ -70,13 +70,11 @@ class Chosen:
         return self.find(name or (max(names, key=get_number) if len(names) > 1 else ""))
 
     def unknown_error(self, name: str) -> RpcError:
-        metadata = {"projection": self.serving.view.projection, "generation": name}
-        return RpcError.not_found("operations", "GENERATION_NOT_FOUND", metadata)
+        return RpcError.not_found("operations", "GENERATION_NOT_FOUND", self.describe(name))
 
-    def refuse(self, reason: str, name: str) -> RpcError:
-        """Return the error of a request about a generation."""
-        metadata = {"projection": self.serving.view.projection, "generation": name}
-        return RpcError.of_rule("operations", reason, metadata)
+    def describe(self, generation: str) -> dict[str, str]:
+        """Return the metadata of an error about a generation."""
+        return {"projection": self.serving.view.projection, "generation": generation}
 
 
 class GenerationsApi:
@@ -112,7 +110,9 @@ class GenerationsApi:
         chosen = await self._read(request.projection)
         for state in chosen.states[1:]:
             if state.record and not state.record.served_until:
-                raise chosen.refuse("GENERATION_EXISTS", state.view.generation)
+                raise RpcError.of_rule(
+                    "operations", "GENERATION_EXISTS", chosen.describe(state.view.generation)
+                )
         needed = round(await chosen.store.estimate_bytes(chosen.serving.view) * MEMORY_MARGIN)
         memory = await self._redis.info("memory")
         free = int(memory["maxmemory"]) * BUILD_LIMIT // 100 - int(memory["used_memory"])
@@ -123,7 +123,7 @@ class GenerationsApi:
             )
         name = await chosen.store.begin(chosen.states, request.rate or None)
         if name is None:
-            raise chosen.refuse("GENERATIONS_CHANGED", "")
+            raise RpcError.of_rule("operations", "GENERATIONS_CHANGED", chosen.describe(""))
         return protocol.BuildGenerationResponse(generation=name, needed_bytes=needed)
 
     async def pace(
@@ -135,7 +135,9 @@ class GenerationsApi:
         if request.HasField("rate"):
             record = structs.replace(record, rate=request.rate or None)
         if not await chosen.store.replace(state, record):
-            raise chosen.refuse("GENERATIONS_CHANGED", state.view.generation)
+            raise RpcError.of_rule(
+                "operations", "GENERATIONS_CHANGED", chosen.describe(state.view.generation)
+            )
         (generation,) = await self._describe([replace(state, record=record)])
         return protocol.PaceGenerationResponse(generation=generation)
 
@@ -197,7 +199,9 @@ class GenerationsApi:
         view = chosen.serving.view.at(name)
         deleted = await chosen.store.prune(view, has_record=name in names)
         if deleted is None:
-            raise chosen.refuse("GENERATION_SERVES" if name == names[0] else "GENERATIONS_CHANGED", name)
+            if name == names[0]:
+                raise RpcError.of_rule("operations", "GENERATION_SERVES", chosen.describe(name))
+            raise RpcError.of_rule("operations", "GENERATIONS_CHANGED", chosen.describe(name))
         if not deleted and name not in names:  # nothing is left of an earlier deletion either
             raise chosen.unknown_error(name)
         return protocol.PruneGenerationResponse(deleted_keys=deleted)
@@ -216,17 +220,21 @@ class GenerationsApi:
         """
         name = other.view.generation
         number = await self._record.begin(chosen.serving.view, name, request, comparison)
-        is_rollback = comparison is None
-        result = await chosen.store.switch(chosen.serving, other, rolls_back=is_rollback)
-        refusals = {"changed": "GENERATIONS_CHANGED", "not ready": "GENERATION_NOT_READY"}
-        reason = refusals.get(result)
-        await self._record.end(number, reason or DONE)
-        if reason:
-            raise chosen.refuse(reason, name)
+        is_rollback, error = comparison is None, None
+        match await chosen.store.switch(chosen.serving, other, rolls_back=is_rollback):
+            case "changed":
+                error = RpcError.of_rule("operations", "GENERATIONS_CHANGED", chosen.describe(name))
+            case "not ready":
+                error = RpcError.of_rule("operations", "GENERATION_NOT_READY", chosen.describe(name))
+        await self._record.end(number, error.reason if error else DONE)
+        if error:
+            raise error
 
     def _check_ready(self, chosen: Chosen, state: GenerationState) -> GenerationState:
         if not state.ready:
-            raise chosen.refuse("GENERATION_NOT_READY", state.view.generation)
+            raise RpcError.of_rule(
+                "operations", "GENERATION_NOT_READY", chosen.describe(state.view.generation)
+            )
         return state
 
     async def _read(self, projection: str) -> Chosen:

@@ -18,7 +18,15 @@ from tests.support.harness.read_model import ARCHIVED_AT, INCARNATION, respond
 
 ID = "x-1"
 ARCHIVABLE = {projection.view for projection in PROJECTIONS if projection.archival is not None}
-BY_ID = {"GetOrder", "BatchGetOrders", "GetOrderHistory", "GetHold", "GetTransfer", "GetReservation"}
+BY_ID = {
+    "GetOrder",
+    "BatchGetOrders",
+    "GetOrderHistory",
+    "GetHold",
+    "GetTransfer",
+    "GetReservation",
+    "GetBooking",
+}
 """The queries that name an aggregate; the others list or count."""
 
 

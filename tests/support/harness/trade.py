@@ -21,6 +21,7 @@ from google.type.money_pb2 import Money
 
 from devstack.stack import Stack
 from tests.support.harness.caller import Caller
+from tests.support.harness.rpc_failure import reason_of
 from tests.support.harness.shop import order_of
 from tests.support.harness.waiting import until
 
@@ -187,7 +188,11 @@ class Trade:
 
         async def has_levels() -> bool:
             request = banking_queries.GetAccountRequest(account_id=account_id)
-            account = (await self.caller.query(request)).account
+            try:
+                account = (await self.caller.query(request)).account
+            except grpc.aio.AioRpcError as error:
+                assert reason_of(error) == "ACCOUNT_NOT_FOUND"
+                return False
             return (account.balance.units, account.held.units) == levels
 
         await until(has_levels)
