@@ -76,6 +76,11 @@ class CommandType:
         self._needs_caller = CALLER_FIELD in defaulted
         self._needs_scopes = SCOPES_FIELD in defaulted
 
+    @property
+    def needs_more(self) -> bool:
+        """Whether a decision needs more than the states, the request and the name of its caller."""
+        return self._needs_scopes or self.signed_values is not None or self.decider.lookup is not None
+
     def decode(self, request: Any, caller: str, scopes: frozenset[str] = frozenset()) -> Any:
         """Return the command of a request.
 

@@ -77,7 +77,7 @@ class CommandReplay:
             for step in saga.steps:
                 answer = saga.answers.get(step.request_id)
                 kind = self._code.commands.get(_name_method(step))
-                if answer is None or kind is None or not answer.receipt or kind.decider.lookup is not None:
+                if answer is None or kind is None or not answer.receipt or kind.needs_more:
                     continue
                 if max(answer.receipt.values()) <= MAX_VERSION and counts[step.method] < PER_METHOD:
                     counts[step.method] += 1

@@ -50,7 +50,8 @@ class CommandServiceServicer:
 
     def PlaceOrder(self, request, context):
         """Places an order in one or more shipping groups. Rejected with `ORDER_EXISTS`, `ORDER_CURRENCY_MIXED`,
-        `ORDER_LINE_REPEATED`, `SHIPPING_GROUP_REPEATED`, `ORDER_TOO_MANY_LINES` or `ORDER_TOTAL_TOO_LARGE`.
+        `ORDER_LINE_REPEATED`, `SHIPPING_GROUP_REPEATED`, `ORDER_TOO_MANY_LINES` or `ORDER_TOTAL_TOO_LARGE`; for
+        its quotes as in version 1.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

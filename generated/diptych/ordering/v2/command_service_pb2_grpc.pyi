@@ -39,7 +39,8 @@ class CommandServiceStub:
     def __new__(cls, channel: _aio.Channel) -> CommandServiceAsyncStub: ...
     PlaceOrder: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.PlaceOrderRequest, _command_service_pb2.PlaceOrderResponse]
     """Places an order in one or more shipping groups. Rejected with `ORDER_EXISTS`, `ORDER_CURRENCY_MIXED`,
-    `ORDER_LINE_REPEATED`, `SHIPPING_GROUP_REPEATED`, `ORDER_TOO_MANY_LINES` or `ORDER_TOTAL_TOO_LARGE`.
+    `ORDER_LINE_REPEATED`, `SHIPPING_GROUP_REPEATED`, `ORDER_TOO_MANY_LINES` or `ORDER_TOTAL_TOO_LARGE`; for
+    its quotes as in version 1.
     """
 
 @_typing.type_check_only
@@ -51,7 +52,8 @@ class CommandServiceAsyncStub(CommandServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     PlaceOrder: _aio.UnaryUnaryMultiCallable[_command_service_pb2.PlaceOrderRequest, _command_service_pb2.PlaceOrderResponse]  # type: ignore[assignment]
     """Places an order in one or more shipping groups. Rejected with `ORDER_EXISTS`, `ORDER_CURRENCY_MIXED`,
-    `ORDER_LINE_REPEATED`, `SHIPPING_GROUP_REPEATED`, `ORDER_TOO_MANY_LINES` or `ORDER_TOTAL_TOO_LARGE`.
+    `ORDER_LINE_REPEATED`, `SHIPPING_GROUP_REPEATED`, `ORDER_TOO_MANY_LINES` or `ORDER_TOTAL_TOO_LARGE`; for
+    its quotes as in version 1.
     """
 
 class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -66,7 +68,8 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.PlaceOrderResponse, _abc.Awaitable[_command_service_pb2.PlaceOrderResponse]]:
         """Places an order in one or more shipping groups. Rejected with `ORDER_EXISTS`, `ORDER_CURRENCY_MIXED`,
-        `ORDER_LINE_REPEATED`, `SHIPPING_GROUP_REPEATED`, `ORDER_TOO_MANY_LINES` or `ORDER_TOTAL_TOO_LARGE`.
+        `ORDER_LINE_REPEATED`, `SHIPPING_GROUP_REPEATED`, `ORDER_TOO_MANY_LINES` or `ORDER_TOTAL_TOO_LARGE`; for
+        its quotes as in version 1.
         """
 
 def add_CommandServiceServicer_to_server(servicer: CommandServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
