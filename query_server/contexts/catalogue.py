@@ -26,6 +26,9 @@ PRODUCTS, TREES = View.of(Product), View.of(CategoryTree)
 TREE_ID = "tree"
 QUOTES_LAST = timedelta(minutes=15)
 """The time for which a quote is valid."""
+CLOCKS_DIFFER = timedelta(seconds=1)
+"""The time by which a price is quoted early: its time is of the database's clock, which may be ahead of this
+server's, and a price that was just set is in force."""
 PRODUCT_NOT_FOUND = NotFound("catalogue", "PRODUCT_NOT_FOUND", ("sku",))
 CATEGORY_NOT_FOUND = NotFound("catalogue", "CATEGORY_NOT_FOUND", ("category_id",))
 
@@ -90,8 +93,8 @@ async def quote_prices(products: FreshReader, request: protocol.QuotePricesReque
 
 
 def find_price(product: Product, now: datetime) -> Money | None:
-    """Return the last price whose time has come, or None before the first one."""
-    nanos = int(now.timestamp() * 1_000_000) * 1_000
+    """Return the last price whose time has come, or comes within CLOCKS_DIFFER; None before the first one."""
+    nanos = int((now + CLOCKS_DIFFER).timestamp() * 1_000_000) * 1_000
     prices = [each.amount for each in product.prices if to_nanoseconds(each.effective_from) <= nanos]
     return prices[-1] if prices else None
 
