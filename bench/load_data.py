@@ -19,6 +19,7 @@ from diptych.catalogue.v1.types_pb2 import ProductDetails
 from diptych.inventory.v1 import command_service_pb2 as inventory
 from diptych.inventory.v1 import command_service_pb2_grpc as inventory_grpc
 from diptych.ordering.v1 import command_service_pb2_grpc as ordering_grpc
+from diptych.ticketing.v1 import command_service_pb2_grpc as ticketing_grpc
 from diptych_client import aio
 from google.type.money_pb2 import Money
 
@@ -79,6 +80,8 @@ def _generate_objects(channel: Any) -> Iterator[Command]:
     for name in _name_accounts():
         request = banking.OpenAccountRequest(account_id=name, owner_id="load", currency_code="EUR")
         yield accounts.OpenAccount, request, name
+    shows = ticketing_grpc.CommandServiceStub(channel)
+    yield shows.ScheduleShow, requests.create_show("load-show"), "load-show"
     orders = ordering_grpc.CommandServiceStub(channel)
     for number, order in enumerate(requests.generate_orders(ORDERS, "load-read-")):
         order.customer_id = f"load-{number // ORDERS_OF_A_CUSTOMER}"

@@ -1,4 +1,4 @@
-"""The requests of the bench: orders of three lines, about 600 bytes each, and reservations of one SKU."""
+"""The requests of the bench: orders of three lines, about 600 bytes each, and claims of one SKU or show."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -13,6 +13,8 @@ from diptych.inventory.v1.types_pb2 import ReservationLine
 from diptych.ordering.v1.command_service_pb2 import PlaceOrderRequest
 from diptych.ordering.v1.query_service_pb2 import GetOrderRequest
 from diptych.ordering.v1.types_pb2 import OrderLine, ShippingAddress
+from diptych.ticketing.v1.command_service_pb2 import HoldSeatsRequest, ScheduleShowRequest
+from diptych.ticketing.v1.types_pb2 import LocalTime, Row, Section
 from google.type.money_pb2 import Money
 
 COMMANDS = 1_000
@@ -91,5 +93,37 @@ def generate_reservations(count: int) -> Iterator[ReserveStockRequest]:
             request_id=name,
             reservation_id=name,
             lines=[ReservationLine(sku="sku-1", warehouse_id="warehouse-1", quantity=1)],
+            deadline=deadline,  # type: ignore[arg-type] # Protobuf takes a datetime
+        )
+
+
+def create_show(show_id: str) -> ScheduleShowRequest:
+    """Return the request that precedes holds: a show of 10,000 seats in 20 sections."""
+    rows = [Row(label=f"R{number}", seats=50) for number in range(10)]
+    price = Money(currency_code="EUR", units=40)
+    return ScheduleShowRequest(
+        request_id=str(uuid4()),
+        show_id=show_id,
+        title="A show of some use",
+        venue="The hall",
+        place_id="cologne",
+        doors=LocalTime(year=datetime.now(UTC).year + 2, month=7, day=1, hour=20, time_zone="Europe/Berlin"),
+        sections=[Section(section_id=f"s-{number}", price=price, rows=rows) for number in range(20)],
+        seats_per_buyer=20,
+    )
+
+
+def generate_holds(show_id: str, count: int) -> Iterator[HoldSeatsRequest]:
+    """Yield HoldSeats requests for two seats each, all of the same show, by a buyer each."""
+    deadline = datetime.now(UTC) + timedelta(minutes=55)
+    for number in range(count):
+        name = str(uuid4())
+        yield HoldSeatsRequest(
+            request_id=name,
+            booking_id=name,
+            show_id=show_id,
+            section_id=f"s-{number % 20}",
+            buyer_id=name,
+            count=2,
             deadline=deadline,  # type: ignore[arg-type] # Protobuf takes a datetime
         )

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import count
+from uuid import uuid4
 
 from diptych.ordering.v1 import query_service_pb2 as ordering
 from diptych.ordering.v1.types_pb2 import Order
@@ -22,7 +23,10 @@ from operations.processes import COMMAND_SERVER, QUERY_SERVER, ProcessKind
 QUERY, COMMAND = "/diptych.ordering.v1.QueryService", "/diptych.ordering.v1.CommandService"
 GET, BATCH, LIST = f"{QUERY}/GetOrder", f"{QUERY}/BatchGetOrders", f"{QUERY}/ListOrders"
 STOCKKEEPING = "/diptych.inventory.v1.CommandService"
+TICKETING = "/diptych.ticketing.v1.CommandService"
 PLACE, RESERVE = f"{COMMAND}/PlaceOrder", f"{STOCKKEEPING}/ReserveStock"
+HOLD = f"{TICKETING}/HoldSeats"
+HOLDS_OF_ONE_SHOW = "HoldSeats of one show"
 CALLS = 4_000
 """Calls per run of the complete bench."""
 BATCH_CALLS, LIST_CALLS = 800, 1_500
@@ -109,6 +113,7 @@ class Services:
                 Subject("PlaceOrder", self.place_orders),
                 Subject(name_on_h2corn("PlaceOrder"), partial(self.place_orders, fast_command)),
                 Subject("ReserveStock", self.reserve_stock),
+                Subject(HOLDS_OF_ONE_SHOW, self.hold_seats),
                 Subject("eventsourcing", baseline.run),
                 Subject(name_lone("echo"), partial(self._call_alone, GET, echo)),
                 *(
@@ -251,6 +256,16 @@ class Services:
         reservations = requests.generate_reservations(self._calls)
         return await self._measure(
             self._command.address, RESERVE, reservations, self._calls, self._command_processes, events=2
+        )
+
+    async def hold_seats(self) -> Sample:
+        """Hold pairs of seats of one show, a new one of 10,000 seats in each run."""
+        show = requests.create_show(str(uuid4()))
+        await self._environment.call(self._command.address, f"{TICKETING}/ScheduleShow", show)
+        await self._environment.reset_expected_events()
+        holds = requests.generate_holds(show.show_id, self._calls)
+        return await self._measure(
+            self._command.address, HOLD, holds, self._calls, self._command_processes, events=3
         )
 
     async def _measure(

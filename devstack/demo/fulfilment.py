@@ -1,9 +1,7 @@
 """The demo's third part: stock, accounts, and orders that the process manager fulfils."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from time import monotonic
 from typing import Any
 from uuid import uuid4
 
@@ -28,6 +26,7 @@ from diptych_client import Rejection, aio
 from google.type.money_pb2 import Money
 
 from devstack.demo.narration import UnexpectedResult, check, print_check, print_line, print_step
+from devstack.demo.polling import poll
 from devstack.demo.requests import format_amount, order_of
 from devstack.stack import Stack
 from operations.processes import PROCESS_MANAGER
@@ -36,8 +35,6 @@ SCOPES = (
     *("ordering.write", "ordering.review", "inventory.write", "inventory.read"),
     *("banking.write", "banking.read", "fulfilment.read", "catalogue.quote"),
 )
-TIMEOUT = 30.0
-"""Seconds until a fulfilment must have the expected state."""
 DELIVERIES = {"lamp-1": 100, "desk-1": 4, "vase-1": 1}
 DEPOSITS = {"a-1": 2_000, "b-1": 100, "c-1": 20_000, "d-1": 5_000}
 
@@ -227,10 +224,10 @@ class FulfilmentDemo:
         print_check("goods and money have left, or are free again")
 
     async def _check_levels(self) -> None:
-        stock = await _poll(self._read_levels, STOCK)
+        stock = await poll(self._read_levels, STOCK)
         for sku, (on_hand, reserved) in stock.items():
             print_line(f"{sku:8} {on_hand:4} on hand, {reserved:3} of them reserved")
-        money = await _poll(self._read_balances, MONEY)
+        money = await poll(self._read_balances, MONEY)
         for account_id, (balance, held) in money.items():
             print_line(f"{account_id:8} {balance:>13}, {held:>12} of it held")
         check((stock, money) == (STOCK, MONEY), "exactly what the orders leave", (stock, money))
@@ -266,14 +263,6 @@ class FulfilmentDemo:
             in_progress = any(not step.outcome for step in view.steps)
             return Fulfilment.State.Name(view.state).removeprefix("STATE_") + ("..." if in_progress else "")
 
-        if (status := await _poll(read_status, state)) != state:
+        if (status := await poll(read_status, state)) != state:
             raise UnexpectedResult(f"order {order_id} is not {state}, but {status}: {view}")
         return view
-
-
-async def _poll(read: Callable[[], Awaitable[Any]], expected: Any) -> Any:
-    """Return a value once it is the expected one, or the last value after TIMEOUT."""
-    deadline = monotonic() + TIMEOUT
-    while (value := await read()) != expected and monotonic() < deadline:
-        await asyncio.sleep(0.05)
-    return value
