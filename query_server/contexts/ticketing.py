@@ -1,7 +1,7 @@
 """Queries of ticketing: shows with their seats, lists of shows, bookings and tickets."""
 
 from diptych.ticketing.v1 import query_service_pb2 as protocol
-from diptych.ticketing.v1.types_pb2 import Availability, Booking, Show
+from diptych.ticketing.v1.types_pb2 import Availability, Booking, Show, WaitingList
 
 from contracts.view_layout import View
 from query_server import list_pages, watches
@@ -15,6 +15,8 @@ from query_server.wire_format import encode_view
 
 SHOWS, AVAILABILITIES, BOOKINGS = View.of(Show), View.of(Availability), View.of(Booking)
 SHOW_NOT_FOUND = NotFound("ticketing", "SHOW_NOT_FOUND", ("show_id",))
+WAITING_LISTS = View.of(WaitingList)
+WAITING_LIST_NOT_FOUND = NotFound("ticketing", "WAITING_LIST_NOT_FOUND", ("show_id", "section_id"))
 BOOKING_NOT_FOUND = NotFound("ticketing", "BOOKING_NOT_FOUND", ("booking_id",))
 
 
@@ -49,6 +51,14 @@ def _select_index(view: View, buyer_id: str, show_id: str) -> str:
             return view.index("buyer_show", buyer_id, show_id)
 
 
+async def get_waiting_list(lists: FreshReader, request: protocol.GetWaitingListRequest) -> bytes:
+    section = (request.show_id, request.section_id)
+    views = await list_pages.read_all(lists, lists.view.index("section", *section), 1)
+    if not views:
+        raise WAITING_LIST_NOT_FOUND.error(*section)
+    return encode_view(views[0])
+
+
 def watch_availability(watch: Watch, request: protocol.WatchAvailabilityRequest) -> WatchResponses:
     return watches.watch_view(watch, request.show_id, SHOW_NOT_FOUND)
 
@@ -60,6 +70,7 @@ CONTEXT = QueryContext(
         "ListShows": Query(AVAILABILITIES, list_shows),
         "GetBooking": Query(BOOKINGS, get_booking),
         "ListTickets": Query(BOOKINGS, list_tickets),
+        "GetWaitingList": Query(WAITING_LISTS, get_waiting_list),
     },
     {"WatchAvailability": WatchQuery(AVAILABILITIES, watch_availability)},
 )

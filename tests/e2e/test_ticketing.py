@@ -171,6 +171,46 @@ async def test_tickets_are_paid_and_refunded_and_a_cancelled_show_is_settled(
     await until(is_settled)
 
 
+async def has_balance(caller: Caller, account_id: str, expected: tuple[int, int]) -> bool:
+    return await read_balance(caller, account_id) == expected
+
+
+async def test_seats_of_an_expired_hold_come_back_to_those_who_watch(caller: Caller, show_id: str) -> None:
+    token = (await caller.execute(hold(show_id, "ada", 4, timedelta(seconds=1)))).consistency_token
+    shows = await caller.query(
+        queries.ListShowsRequest(place_id="london", page_size=100, at_least_as_fresh=token)
+    )
+    assert show_id in {show.show_id for show in shows.shows}
+    async with asyncio.timeout(20):
+        async for response in caller.watch(queries.WatchAvailabilityRequest(show_id=show_id)):
+            if response.availability.sections[0].available == SEATS:
+                return
+
+
+async def test_freed_seats_are_offered_to_who_waits(caller: Caller, show_id: str) -> None:
+    holds = [hold(show_id, f"buyer-{number}", 2) for number in range(SEATS // 2)]
+    for request in holds:
+        await caller.execute(request)
+    section = {"show_id": show_id, "section_id": "stalls"}
+    waiting = commands.JoinWaitingListRequest(buyer_id="ada", booking_id=uuid4().hex, count=2, **section)
+    token = (await caller.execute(waiting)).consistency_token
+    request = queries.GetWaitingListRequest(at_least_as_fresh=token, **section)
+    waiting_list = (await caller.query(request)).waiting_list
+    assert [(entry.buyer_id, entry.count) for entry in waiting_list.entries] == [("ada", 2)]
+    await caller.execute(
+        commands.ReleaseSeatsRequest(booking_id=holds[0].booking_id, reason="changed my mind")
+    )
+
+    async def is_offered() -> bool:
+        try:
+            booking = await read_booking(caller, waiting.booking_id)
+        except grpc.aio.AioRpcError:  # not found yet
+            return False
+        return bool(booking.state == Booking.STATE_HELD)
+
+    await until(is_offered)
+
+
 async def test_any_reply_may_be_lost_and_the_manager_killed_after_any_step(
     stack: Stack, client: FaultyClient, caller: Caller, show_id: str
 ) -> None:
@@ -192,19 +232,3 @@ async def test_any_reply_may_be_lost_and_the_manager_killed_after_any_step(
     assert (client.lost, client.killed_after) == (lost, killed_after)
     report = await verify_stack(stack)
     assert report.clean, report.to_text()
-
-
-async def has_balance(caller: Caller, account_id: str, expected: tuple[int, int]) -> bool:
-    return await read_balance(caller, account_id) == expected
-
-
-async def test_seats_of_an_expired_hold_come_back_to_those_who_watch(caller: Caller, show_id: str) -> None:
-    token = (await caller.execute(hold(show_id, "ada", 4, timedelta(seconds=1)))).consistency_token
-    shows = await caller.query(
-        queries.ListShowsRequest(place_id="london", page_size=100, at_least_as_fresh=token)
-    )
-    assert show_id in {show.show_id for show in shows.shows}
-    async with asyncio.timeout(20):
-        async for response in caller.watch(queries.WatchAvailabilityRequest(show_id=show_id)):
-            if response.availability.sections[0].available == SEATS:
-                return

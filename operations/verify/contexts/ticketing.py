@@ -4,6 +4,7 @@ Seats are sets of (section, row, number) here, where rules keep bits and the pro
 seats are sums over events, compared with the levels that events carry.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -25,6 +26,7 @@ from operations.verify.formats import (
 from operations.verify.model import Aggregate, Event, ProjectionSpec, SagaSpec
 
 SHOW, AVAILABILITY, BOOKING = View.of(types.Show), View.of(types.Availability), View.of(types.Booking)
+WAITING_LIST = View.of(types.WaitingList)
 Seat = tuple[str, str, int]
 """Section id, row label and number."""
 MOVES: dict[Any, tuple[str, str]] = {
@@ -94,6 +96,19 @@ def _find_state(events: Sequence[Event]) -> str:
     return str(last.DESCRIPTOR.name.removeprefix("Show").upper())
 
 
+def _find_waiting_lists(events: Sequence[Event]) -> dict[str, str]:
+    """Return the waiting lists of the sections for which buyers wait, by section id."""
+    last = {
+        message.section_id: message
+        for message in iterate(events, events_pb2.WaitingBegan, events_pb2.WaitingEnded)
+    }
+    return {
+        id_: message.waiting_list_id
+        for id_, message in last.items()
+        if isinstance(message, events_pb2.WaitingBegan)
+    }
+
+
 def fold_show(events: Sequence[Event]) -> types.Show:
     first, seats = get_first(events, events_pb2.ShowScheduled), Seats(events)
     cancelled = find_last(events, events_pb2.ShowCancelled)
@@ -137,6 +152,7 @@ def fold_show(events: Sequence[Event]) -> types.Show:
 def fold_show_snapshot(events: Sequence[Event]) -> dict[str, Any]:
     """Return the state that `decide` works on, as JSON."""
     first, seats = get_first(events, events_pb2.ShowScheduled), Seats(events)
+    waiting_lists = _find_waiting_lists(events)
     sections = [
         {
             "section_id": id_,
@@ -152,6 +168,7 @@ def fold_show_snapshot(events: Sequence[Event]) -> dict[str, Any]:
                 )
                 for row in section.rows
             ],
+            "waiting_list_id": waiting_lists.get(id_, ""),
         }
         for id_, section in seats.sections.items()
     ]
@@ -169,6 +186,7 @@ def fold_show_snapshot(events: Sequence[Event]) -> dict[str, Any]:
 
 def fold_availability(events: Sequence[Event]) -> types.Availability:
     first, seats = get_first(events, events_pb2.ShowScheduled), Seats(events)
+    waiting_lists = _find_waiting_lists(events)
     return types.Availability(
         show_id=first.show_id,
         version=len(events),
@@ -183,6 +201,7 @@ def fold_availability(events: Sequence[Event]) -> types.Availability:
                 price=section.price,
                 capacity=_count(section),
                 available=seats.counts[id_]["free"],
+                waiting=id_ in waiting_lists,
             )
             for id_, section in seats.sections.items()
         ],
@@ -276,6 +295,48 @@ def fold_allowance_snapshot(events: Sequence[Event]) -> dict[str, Any]:
     return {"open_holds": last.open_holds, "seats": last.seats}
 
 
+def _find_waiting(events: Sequence[Event]) -> list[Any]:
+    """Return the events of the entries that were not removed."""
+    ends = iterate(events, events_pb2.WaitingListLeft, events_pb2.SeatsOffered)
+    gone = Counter(message.booking_id for message in ends)
+    waiting: list[Any] = []
+    for message in iterate(events, events_pb2.WaitingListJoined):
+        gone[message.booking_id] -= 1
+        if gone[message.booking_id] < 0:
+            waiting.append(message)
+    return waiting
+
+
+def fold_waiting_list(events: Sequence[Event]) -> types.WaitingList:
+    first = get_first(events, events_pb2.WaitingListJoined)
+    return types.WaitingList(
+        waiting_list_id=first.waiting_list_id,
+        version=len(events),
+        show_id=first.show_id,
+        section_id=first.section_id,
+        entries=[
+            types.WaitingList.Entry(
+                booking_id=message.booking_id,
+                buyer_id=message.buyer_id,
+                count=message.count,
+                join_time=message.joined_at,
+            )
+            for message in _find_waiting(events)
+        ],
+    )
+
+
+def fold_waiting_list_snapshot(events: Sequence[Event]) -> dict[str, Any]:
+    """Return the state that `decide` works on, as JSON."""
+    names = ("booking_id", "buyer_id", "count")
+    return {"entries": [{name: getattr(entry, name) for name in names} for entry in _find_waiting(events)]}
+
+
+def waiting_list_indexes(view: types.WaitingList) -> list[tuple[str, str]]:
+    member = index_member(0, view.waiting_list_id)
+    return list_entries(WAITING_LIST, member, ("section", view.show_id, view.section_id))
+
+
 AGGREGATES = (
     Aggregate(
         "ticketing.show",
@@ -305,6 +366,19 @@ AGGREGATES = (
             ),
         ),
     ),
+    Aggregate(
+        "ticketing.waiting_list",
+        events=EVENTS,
+        snapshot=fold_waiting_list_snapshot,
+        projections=(
+            ProjectionSpec(
+                WAITING_LIST,
+                fold=fold_waiting_list,
+                columns=columns("show_id", "section_id"),
+                indexes=waiting_list_indexes,
+            ),
+        ),
+    ),
     Aggregate("ticketing.allowance", events=EVENTS, snapshot=fold_allowance_snapshot, projections=()),
 )
 
@@ -317,7 +391,19 @@ def get_cancelled_id(message: Any) -> str:
     return str(message.show_id) if isinstance(message, events_pb2.ShowCancelled) else ""
 
 
+def get_awaited_id(message: Any) -> str:
+    freed = (events_pb2.SeatsReleased, events_pb2.SeatsReturned)
+    return str(message.waiting_list_id) if isinstance(message, freed) else ""
+
+
+def get_left_id(message: Any) -> str:
+    return str(message.waiting_list_id) if isinstance(message, events_pb2.WaitingListLeft) else ""
+
+
 SAGAS = (
     SagaSpec("ticketing.hold_deadline", "ticketing.booking", deadline=find_deadline),
     SagaSpec("ticketing.cancellation", "", keys={"ticketing.show": get_cancelled_id}),
+    SagaSpec(
+        "ticketing.offers", "", keys={"ticketing.show": get_awaited_id, "ticketing.waiting_list": get_left_id}
+    ),
 )

@@ -53,6 +53,18 @@ for change in Change.__args__:
     AVAILABILITIES.on(change)(changed)
 
 
+@AVAILABILITIES.on(events.WaitingBegan)
+def waiting_began(show: views.Availability, event: events.WaitingBegan) -> None:
+    for section in show.sections:
+        section.waiting |= section.section_id == event.section_id
+
+
+@AVAILABILITIES.on(events.WaitingEnded)
+def waiting_ended(show: views.Availability, event: events.WaitingEnded) -> None:
+    for section in show.sections:
+        section.waiting &= section.section_id != event.section_id
+
+
 @AVAILABILITIES.on(events.ShowCancelled)
 def cancelled(show: views.Availability, _: events.ShowCancelled) -> None:
     show.state = views.Show.STATE_CANCELLED

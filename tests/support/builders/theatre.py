@@ -6,6 +6,7 @@ from command_server.contexts.ticketing import CONTEXT
 from command_server.contexts.ticketing.domain.booking import BOOKING, Booking
 from command_server.contexts.ticketing.domain.messages import (
     HoldSeats,
+    JoinWaitingList,
     LocalTime,
     Row,
     ScheduleShow,
@@ -56,6 +57,11 @@ def hold(
     """Return the command that holds a number of seats, or these."""
     count, named = (seats, ()) if isinstance(seats, int) else (0, seats)
     return HoldSeats(booking_id, show_id, section, buyer, count, named, deadline)
+
+
+def join(booking_id: str, count: int = 1, *, buyer: str = "", section: str = "stalls") -> JoinWaitingList:
+    """Return the command that waits for seats of s-1; the buyer has the booking's name by default."""
+    return JoinWaitingList("s-1", section, buyer or f"buyer-{booking_id}", booking_id, count)
 
 
 def get_show(world: World, show_id: str = "s-1") -> Show:

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from command_server.contexts.ticketing.domain.allowance import MAX_OPEN_HOLDS, allowance_stream
 from command_server.contexts.ticketing.domain.messages import (
@@ -14,14 +14,17 @@ from command_server.contexts.ticketing.domain.messages import (
     ExpireSeats,
     FailPurchase,
     IssueTickets,
+    LeaveWaitingList,
+    OfferSeats,
     RefundTickets,
     ReleaseSeats,
     ReturnTickets,
     SeatRange,
     SettleShow,
 )
+from command_server.contexts.ticketing.domain.waiting_list import OFFER_DURATION, waiting_list_stream
 from command_server.kernel.decider import Rejected
-from tests.support.builders.theatre import FLOOR, STALLS, get_booking, get_show, hold, make_theatre
+from tests.support.builders.theatre import FLOOR, STALLS, get_booking, get_show, hold, join, make_theatre
 
 Seat = tuple[str, str, int]
 """Section, row and number; of a place of general admission a row `` and the number of the place."""
@@ -30,7 +33,7 @@ ROWS = {row.label: row.seats for row in STALLS.rows}
 CAPACITIES = {"stalls": sum(ROWS.values()), "floor": FLOOR.capacity}
 TAKEN = ("held", "paying", "sold")
 
-ids, buyers, counts = st.integers(1, 6).map(str), st.sampled_from(BUYERS), st.integers(1, 4)
+numbers, buyers, counts = st.integers(0, 11), st.sampled_from(BUYERS), st.integers(1, 4)
 ranges = st.builds(SeatRange, st.sampled_from(("A", "B")), st.integers(1, 6), st.integers(1, 3))
 named_seats = st.lists(ranges, min_size=1, max_size=2).map(tuple)
 
@@ -42,7 +45,29 @@ class TicketingMachine(RuleBasedStateMachine):
         super().__init__()
         self.world = make_theatre()
         self.bookings: dict[str, dict[str, Any]] = {}
+        self.waiting: list[tuple[str, str, int]] = []
+        """The bookings, buyers and numbers of seats of those who wait for seats of the stalls."""
         self.cancelled = self.settled = False
+
+    @initialize(sold_out=st.booleans())
+    def begin(self, sold_out: bool) -> None:
+        """Begin with seats that are all free or, so that buyers wait, all held."""
+        for buyer, label in (("ada", "A"), ("bob", "B")) if sold_out else ():
+            deadline = self.world.now + timedelta(minutes=10)
+            seats = (SeatRange(label, 1, ROWS[label]),)
+            self.make(hold(label, seats, buyer=buyer, deadline=deadline), possible=True, named=True)
+
+    def choose(self, number: int, *states: str) -> str:
+        """Return a booking, mostly one in these states."""
+        suitable = [id_ for id_ in self.bookings if self.get_state(id_) in states]
+        return suitable[number % len(suitable)] if suitable and number > 1 else str(number)
+
+    def choose_new(self, number: int) -> str:
+        """Return the id of a booking, mostly one that was not made."""
+        return str(len(self.bookings) + number) if number > 1 else str(number)
+
+    def choose_waiting(self, number: int) -> str:
+        return self.waiting[number % len(self.waiting)][0] if self.waiting and number > 9 else str(number)
 
     def execute(self, command: Any, allowed: bool) -> bool:
         """Execute a command and assert that it is rejected unless `allowed`; return `allowed`."""
@@ -80,31 +105,82 @@ class TicketingMachine(RuleBasedStateMachine):
         before = self.bookings.get(id_)
         same = before is not None and before["request"] == request
         if self.execute(command, same or (before is None and possible)) and before is None:
-            seats = get_booking(self.world, id_).seats
-            assert not named or seats == command.seats
-            self.bookings[id_] = {
-                "request": request,
-                "section": command.section_id,
-                "buyer": command.buyer_id,
-                "seats": _list_seats(command.section_id, seats),
-                "count": sum(each.count for each in seats),
-                "deadline": deadline,
-                "state": "held",
-            }
+            assert not named or get_booking(self.world, id_).seats == command.seats
+            self.add_booking(id_, request, command.section_id, command.buyer_id, deadline)
 
-    @rule(id_=ids, buyer=buyers, count=counts, minutes=st.integers(1, 20))
-    def hold_together(self, id_: str, buyer: str, count: int, minutes: int) -> None:
+    def add_booking(self, id_: str, request: Any, section: str, buyer: str, deadline: Any) -> None:
+        seats = get_booking(self.world, id_).seats
+        self.bookings[id_] = {
+            "request": request,
+            "section": section,
+            "buyer": buyer,
+            "seats": _list_seats(section, seats),
+            "count": sum(each.count for each in seats),
+            "deadline": deadline,
+            "state": "held",
+        }
+
+    @rule(number=numbers, buyer=buyers, count=counts)
+    def join(self, number: int, buyer: str, count: int) -> None:
+        id_ = self.choose_new(number)
+        same = (id_, buyer, count) in self.waiting
+        sold_out = self.count_taken("stalls") == CAPACITIES["stalls"]
+        others = {booking for booking, _, _ in self.waiting} | {buyer for _, buyer, _ in self.waiting}
+        possible = (self.waiting or sold_out) and not others & {id_, buyer} and not self.cancelled
+        if self.execute(join(id_, count, buyer=buyer), bool(same or possible)) and not same:
+            self.waiting.append((id_, buyer, count))
+
+    @rule(number=numbers)
+    def leave(self, number: int) -> None:
+        id_ = self.choose_waiting(number)
+        self.execute(LeaveWaitingList("s-1", "stalls", id_), allowed=True)
+        self.waiting = [entry for entry in self.waiting if entry[0] != id_]
+
+    @rule()
+    def offer(self) -> None:
+        """Offer seats to who is next, or remove one who cannot be offered any."""
+        id_, buyer, count = self.waiting[0] if self.waiting else ("", "", 0)
+        usable = id_ not in self.bookings and self.may_hold(buyer, count)
+        allowed = bool(id_) and not self.cancelled and (not usable or self.fits_together(count))
+        if self.execute(OfferSeats("s-1", "stalls"), allowed):
+            del self.waiting[0]
+            if usable:
+                deadline = self.world.now + OFFER_DURATION
+                request = ("stalls", buyer, count, (), deadline)
+                self.add_booking(id_, request, "stalls", buyer, deadline)
+
+    @rule(number=numbers, buyer=buyers)
+    def fill(self, number: int, buyer: str) -> None:
+        """Name all that is free of a row, so that shows sell out."""
+        id_ = self.choose_new(number)
+        for label, size in ROWS.items():
+            free = [
+                number for number in range(1, size + 1) if ("stalls", label, number) not in self.find_taken()
+            ]
+            if free and id_ not in self.bookings and self.may_hold(buyer, len(free)) and not self.waiting:
+                seats = tuple(SeatRange(label, number, 1) for number in free)
+                deadline = self.world.now + timedelta(minutes=10)
+                self.make(hold(id_, seats, buyer=buyer, deadline=deadline), possible=True, named=True)
+
+    def fits_together(self, count: int) -> bool:
         taken = self.find_taken()
-        fits = any(
+        return any(
             not taken.keys() & {("stalls", row, first + n) for n in range(count)}
             for row, size in ROWS.items()
             for first in range(1, size - count + 2)
         )
-        deadline = self.world.now + timedelta(minutes=minutes)
-        self.make(hold(id_, count, buyer=buyer, deadline=deadline), self.may_hold(buyer, count) and fits)
 
-    @rule(id_=ids, buyer=buyers, seats=named_seats, minutes=st.integers(1, 20))
-    def hold_named(self, id_: str, buyer: str, seats: tuple[SeatRange, ...], minutes: int) -> None:
+    @rule(number=numbers, buyer=buyers, count=counts, minutes=st.integers(1, 20))
+    def hold_together(self, number: int, buyer: str, count: int, minutes: int) -> None:
+        id_ = self.choose_new(number)
+        fits = self.fits_together(count)
+        deadline = self.world.now + timedelta(minutes=minutes)
+        possible = self.may_hold(buyer, count) and fits and not self.waiting
+        self.make(hold(id_, count, buyer=buyer, deadline=deadline), possible)
+
+    @rule(number=numbers, buyer=buyers, seats=named_seats, minutes=st.integers(1, 20))
+    def hold_named(self, number: int, buyer: str, seats: tuple[SeatRange, ...], minutes: int) -> None:
+        id_ = self.choose_new(number)
         wanted = [seat for each in seats for seat in _list_seats("stalls", (each,))]
         exist = all(number <= ROWS[row] for _, row, number in wanted)
         free = not self.find_taken().keys() & set(wanted)
@@ -112,12 +188,13 @@ class TicketingMachine(RuleBasedStateMachine):
         deadline = self.world.now + timedelta(minutes=minutes)
         self.make(
             hold(id_, seats, buyer=buyer, deadline=deadline),
-            possible and self.may_hold(buyer, len(wanted)),
+            possible and self.may_hold(buyer, len(wanted)) and not self.waiting,
             named=True,
         )
 
-    @rule(id_=ids, buyer=buyers, count=counts)
-    def hold_places(self, id_: str, buyer: str, count: int) -> None:
+    @rule(number=numbers, buyer=buyers, count=counts)
+    def hold_places(self, number: int, buyer: str, count: int) -> None:
+        id_ = self.choose_new(number)
         fits = self.count_taken("floor") + count <= FLOOR.capacity
         deadline = self.world.now + timedelta(minutes=10)
         command = hold(id_, count, buyer=buyer, section="floor", deadline=deadline)
@@ -136,38 +213,45 @@ class TicketingMachine(RuleBasedStateMachine):
         if self.execute(command, state in (*changes, *keeps)) and state in changes:
             self.bookings[id_]["state"] = to
 
-    @rule(id_=ids)
-    def release(self, id_: str) -> None:
+    @rule(number=numbers)
+    def release(self, number: int) -> None:
+        id_ = self.choose(number, "held", "late")
         self.change(id_, ReleaseSeats(id_, "enough"), ("held", "late"), ("released",), "released")
 
-    @rule(id_=ids)
-    def expire(self, id_: str) -> None:
+    @rule(number=numbers)
+    def expire(self, number: int) -> None:
+        id_ = self.choose(number, "late", "held")
         others = ("paying", "sold", "returned", "released")
         self.change(id_, ExpireSeats(id_), ("late",), others, "released")
 
-    @rule(id_=ids)
-    def buy(self, id_: str) -> None:
+    @rule(number=numbers)
+    def buy(self, number: int) -> None:
+        id_ = self.choose(number, "held")
         self.change(id_, BuySeats(id_, "a-1"), ("held",), ("paying", "sold"), "paying")
 
-    @rule(id_=ids)
-    def fail(self, id_: str) -> None:
+    @rule(number=numbers)
+    def fail(self, number: int) -> None:
+        id_ = self.choose(number, "paying")
         self.change(id_, FailPurchase(id_, "no money"), ("paying",), ("released",), "released")
 
-    @rule(id_=ids)
-    def issue(self, id_: str) -> None:
+    @rule(number=numbers)
+    def issue(self, number: int) -> None:
+        id_ = self.choose(number, "paying")
         self.change(id_, IssueTickets(id_), () if self.cancelled else ("paying",), ("sold",), "sold")
 
-    @rule(id_=ids)
-    def return_tickets(self, id_: str) -> None:
+    @rule(number=numbers)
+    def return_tickets(self, number: int) -> None:
+        id_ = self.choose(number, "sold")
         self.change(id_, ReturnTickets(id_, "ill"), ("sold",), ("returned",), "returned")
 
-    @rule(id_=ids)
-    def refund(self, id_: str) -> None:
+    @rule(number=numbers)
+    def refund(self, number: int) -> None:
+        id_ = self.choose(number, "sold")
         self.change(id_, RefundTickets(id_), ("sold",) if self.cancelled else (), ("returned",), "returned")
 
-    @rule(chance=st.integers(0, 9))
+    @rule(chance=st.integers(0, 40))
     def cancel(self, chance: int) -> None:
-        if chance == 0:  # most runs go on with the show
+        if chance == 40:  # most runs go on with the show
             self.execute(CancelShow("s-1", "rain"), allowed=True)
             self.cancelled = True
 
@@ -193,6 +277,9 @@ class TicketingMachine(RuleBasedStateMachine):
         left = {each.section_id: each.capacity - each.available for each in show.sections}
         assert left == {name: self.count_taken(name) for name in CAPACITIES}
         assert show.sold == self.count_sold()
+        entries = self.world.state(waiting_list_stream("s-1", "stalls")).entries
+        assert [(each.booking_id, each.buyer_id, each.count) for each in entries] == self.waiting
+        assert bool(stalls.waiting_list_id) == bool(self.waiting)
 
     @invariant()
     def allowances_match_the_model(self) -> None:

@@ -21,7 +21,7 @@ class ComparedMachine(TicketingMachine):
         folds.compare(self.world)
 
 
-ComparedMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=50)
+ComparedMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=50)
 TestTicketingModel = ComparedMachine.TestCase
 
 

@@ -48,6 +48,7 @@ BOUNDS = {
     "diptych.ticketing.v1.Booking.tickets": "the rules of allowances: MAX_SEATS",
     "diptych.ticketing.v1.Show.SectionSeats.rows": "Section.rows",
     "diptych.ticketing.v1.Show.sections": "ScheduleShowRequest.sections",
+    "diptych.ticketing.v1.WaitingList.entries": "the rules of waiting lists: MAX_ENTRIES",
 }
 """The bound of each repeated field that is neither the items of a page or batch, nor ids of a batch."""
 

@@ -6,10 +6,15 @@ from datetime import timedelta
 import pytest
 
 from command_server.contexts.banking.domain.messages import CloseAccount, FreezeAccount, UnfreezeAccount
-from command_server.contexts.ticketing.domain.messages import CancelShow, ReturnTickets
+from command_server.contexts.ticketing.domain.messages import (
+    CancelShow,
+    LeaveWaitingList,
+    ReleaseSeats,
+    ReturnTickets,
+)
 from process_manager.saga import ActionNotPossible
 from process_manager.sagas.purchase import PURCHASE_TIMEOUT
-from tests.support.builders.theatre import hold
+from tests.support.builders.theatre import get_booking, hold, join
 from tests.support.models.ticketing_simulation import Simulation
 
 STEPS = ("hold_money", "firm_money", "issue", "capture_money")
@@ -177,3 +182,42 @@ def test_an_account_that_is_closed_pays_for_nothing() -> None:
     simulation.buy()
     simulation.settle()
     assert simulation.read() == ("RELEASED", "FAILED", (0, 0), 0)
+
+
+def test_freed_seats_are_offered_until_nobody_waits_or_none_is_left() -> None:
+    simulation = Simulation(money=0)
+    simulation.execute(hold("b-1", 6), hold("b-2", 4, buyer="bob"))
+    simulation.execute(join("w-1", 2), join("w-2", 2), join("w-3", 5))
+    simulation.execute(ReleaseSeats("b-1", "enough"))
+    simulation.settle()
+    bookings = {name: get_booking(simulation.world, name).status.value for name in ("w-1", "w-2", "w-3")}
+    assert bookings == {"w-1": "HELD", "w-2": "HELD", "w-3": "NONE"}
+    simulation.execute(LeaveWaitingList("s-1", "stalls", "w-3"))
+    simulation.settle()
+    simulation.execute(hold("b-3", 2, buyer="cy"))
+
+
+def test_an_offer_that_expires_goes_to_the_next_one() -> None:
+    simulation = Simulation(money=0)
+    simulation.execute(hold("b-1", 6), hold("b-2", 4, buyer="bob"), join("w-1", 6), join("w-2", 6))
+    simulation.execute(ReleaseSeats("b-1", "enough"))
+    simulation.settle()
+    assert get_booking(simulation.world, "w-1").status.value == "HELD"
+    simulation.advance_time(timedelta(minutes=11))
+    simulation.settle()
+    assert get_booking(simulation.world, "w-2").status.value == "HELD"
+
+
+def test_seats_freed_while_an_offer_is_unanswered_are_offered_too() -> None:
+    simulation = Simulation(money=0)
+    simulation.execute(hold("b-1", 6), hold("b-2", 4, buyer="bob"), join("w-1", 6))
+    simulation.execute(ReleaseSeats("b-2", "enough"))
+    while simulation.deliver_event():
+        pass
+    simulation.rejections["offer"] = "SEATS_TAKEN"  # as if it came before the next release
+    simulation.lose_reply()
+    simulation.rejections.clear()
+    simulation.execute(ReleaseSeats("b-1", "enough"))
+    simulation.deliver_event("ticketing.offers")
+    simulation.settle()
+    assert get_booking(simulation.world, "w-1").status.value == "HELD"

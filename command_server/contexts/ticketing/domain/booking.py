@@ -230,12 +230,13 @@ def hold(command: HoldSeats, states: Mapping[str, Any], now: datetime) -> Events
         raise Rejected("SEATS_INVALID", rule="either a number of seats, or seats")
     count = command.count or sum(each.count for each in command.seats)
     allowances.check(allowance, count, show.seats_per_buyer)
+    if section.waiting_list_id:
+        raise Rejected("SEATS_AWAITED", section_id=section.section_id)
     seats = choose(section, command)
-    booking_id, show_id, section_id = command.booking_id, command.show_id, command.section_id
     made = BookingMade(
-        booking_id,
-        show_id,
-        section_id,
+        command.booking_id,
+        command.show_id,
+        command.section_id,
         command.buyer_id,
         seats,
         bool(command.seats),
@@ -243,10 +244,19 @@ def hold(command: HoldSeats, states: Mapping[str, Any], now: datetime) -> Events
         command.deadline,
         made_at=now,
     )
-    held = SeatsHeld(show_id, booking_id, section_id, seats, count, section.available - count, held_at=now)
-    buyer = (show_id, command.buyer_id)
-    changed = change_allowance(allowance, *buyer, booking_id, holds=1, seats=count, now=now)
+    held, changed = claim(made, section, allowance, now)
     return {name: [made], show_name: [held], allowance_name: [changed]}
+
+
+def claim(
+    made: BookingMade, section: SectionState, allowance: Allowance, now: datetime
+) -> tuple[SeatsHeld, AllowanceChanged]:
+    """Return the events of the show and of the allowance that belong to a new booking."""
+    id_, show_id, count = made.booking_id, made.show_id, sum(each.count for each in made.seats)
+    available = section.available - count
+    held = SeatsHeld(show_id, id_, made.section_id, made.seats, count, available, held_at=now)
+    buyer = (show_id, made.buyer_id)
+    return held, change_allowance(allowance, *buyer, id_, holds=1, seats=count, now=now)
 
 
 def check_sells(show: Show, show_id: str, now: datetime) -> None:
@@ -268,11 +278,20 @@ def choose(section: SectionState, command: HoldSeats) -> tuple[SeatRange, ...]:
     if command.seats:
         check_named(section, command.seats)
         return command.seats
-    if command.count > section.available:
+    return choose_together(section, command.count)
+
+
+def choose_together(section: SectionState, count: int) -> tuple[SeatRange, ...]:
+    """Return free seats that are together.
+
+    Raises:
+        Rejected: there are none.
+    """
+    if count > section.available:
         raise Rejected("SEATS_TAKEN", section_id=section.section_id, available=section.available)
     if not section.rows:
-        return (SeatRange("", 0, command.count),)
-    found = find_together(section.rows, section.taken, command.count)
+        return (SeatRange("", 0, count),)
+    found = find_together(section.rows, section.taken, count)
     if found is None:
         raise Rejected("SEATS_NOT_TOGETHER", section_id=section.section_id, available=section.available)
     return (found,)
@@ -314,7 +333,8 @@ def release(booking_id: str, booking: Booking, states: Mapping[str, Any], now: d
     _, show_name, allowance_name = states
     show: Show = states[show_name]
     seats = (booking.show_id, booking_id, booking.section_id, booking.seats, booking.count)
-    released = SeatsReleased(*seats, count_freed(show, booking), released_at=now)
+    available, waiting_list_id = free(show, booking)
+    released = SeatsReleased(*seats, available, released_at=now, waiting_list_id=waiting_list_id)
     buyer = (booking.show_id, booking.buyer_id)
     changed = change_allowance(
         states[allowance_name], *buyer, booking_id, holds=-1, seats=-booking.count, now=now
@@ -322,10 +342,10 @@ def release(booking_id: str, booking: Booking, states: Mapping[str, Any], now: d
     return {show_name: [released], allowance_name: [changed]}
 
 
-def count_freed(show: Show, booking: Booking) -> int:
-    """Return the number of available seats of a section once those of a booking are free."""
+def free(show: Show, booking: Booking) -> tuple[int, str]:
+    """Return the number of available seats of a section once a booking's are free, and who waits for them."""
     section = show.find_section(booking.section_id)
-    return booking.count + (section.available if section else 0)
+    return (booking.count + section.available, section.waiting_list_id) if section else (booking.count, "")
 
 
 def sell(booking_id: str, booking: Booking, states: Mapping[str, Any], now: datetime) -> EventsByStream:
@@ -363,11 +383,12 @@ def take_back(
     id_ = command.booking_id
     reason = command.reason if isinstance(command, ReturnTickets) else SHOW_CANCELLED
     seats = (booking.show_id, id_, booking.section_id, booking.seats, booking.count)
-    freed = count_freed(show, booking), show.sold - booking.count
+    available, waiting_list_id = free(show, booking)
+    levels = available, show.sold - booking.count
     buyer = (booking.show_id, booking.buyer_id)
     return {
         name: [TicketsReturned(id_, reason, returned_at=now)],
-        show_name: [SeatsReturned(*seats, *freed, returned_at=now)],
+        show_name: [SeatsReturned(*seats, *levels, returned_at=now, waiting_list_id=waiting_list_id)],
         allowance_name: [
             change_allowance(states[allowance_name], *buyer, id_, holds=0, seats=-booking.count, now=now)
         ],

@@ -152,6 +152,34 @@ class RefundTickets:
     booking_id: Id
 
 
+@dataclass(frozen=True, slots=True)
+class JoinWaitingList:
+    """Wait for seats of a section of which none is free."""
+
+    show_id: Id
+    section_id: Id
+    buyer_id: Id
+    booking_id: Id
+    count: Annotated[int, between(1, MAX_SEATS)]
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveWaitingList:
+    """Stop waiting."""
+
+    show_id: Id
+    section_id: Id
+    booking_id: Id
+
+
+@dataclass(frozen=True, slots=True)
+class OfferSeats:
+    """Offer free seats to who is next."""
+
+    show_id: Id
+    section_id: Id
+
+
 # Events of a show
 
 
@@ -194,6 +222,7 @@ class SeatsReleased:
     count: int
     available: int
     released_at: datetime
+    waiting_list_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +250,7 @@ class SeatsReturned:
     available: int
     sold: int
     returned_at: datetime
+    waiting_list_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +269,62 @@ class ShowSettled:
 
     show_id: str
     settled_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingBegan:
+    """Buyers begin to wait for seats of a section."""
+
+    show_id: str
+    section_id: str
+    waiting_list_id: str
+    began_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingEnded:
+    """Nobody waits for seats of a section any more."""
+
+    show_id: str
+    section_id: str
+    ended_at: datetime
+
+
+# Events of a waiting list
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingListJoined:
+    """A buyer waits for seats."""
+
+    waiting_list_id: str
+    show_id: str
+    section_id: str
+    booking_id: str
+    buyer_id: str
+    count: int
+    joined_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingListLeft:
+    """A buyer does not wait any more, without an offer."""
+
+    waiting_list_id: str
+    show_id: str
+    section_id: str
+    booking_id: str
+    reason: str
+    left_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SeatsOffered:
+    """The next buyer was offered seats."""
+
+    waiting_list_id: str
+    booking_id: str
+    offered_at: datetime
 
 
 # Events of a booking

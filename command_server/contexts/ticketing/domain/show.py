@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
+from typing import Any
 
 from command_server.contexts.ticketing.domain import doors, seating
 from command_server.contexts.ticketing.domain.messages import (
@@ -24,6 +25,8 @@ from command_server.contexts.ticketing.domain.messages import (
     ShowCancelled,
     ShowScheduled,
     ShowSettled,
+    WaitingBegan,
+    WaitingEnded,
 )
 from command_server.kernel.decider import Aggregate, AlreadyExists, NotFound, Rejected, members, one_stream
 from command_server.kernel.field_rules import check_fields
@@ -40,7 +43,17 @@ MAX_PLACES = 100_000
 """Maximum number of places of general admission of a show."""
 
 Command = ScheduleShow | CancelShow | SettleShow
-Event = ShowScheduled | SeatsHeld | SeatsReleased | SeatsSold | SeatsReturned | ShowCancelled | ShowSettled
+Event = (
+    ShowScheduled
+    | SeatsHeld
+    | SeatsReleased
+    | SeatsSold
+    | SeatsReturned
+    | WaitingBegan
+    | WaitingEnded
+    | ShowCancelled
+    | ShowSettled
+)
 
 
 class Status(Enum):
@@ -63,6 +76,8 @@ class SectionState:
     available: int
     taken: tuple[int, ...]
     """The taken seats of each row (`seating`); empty for general admission."""
+    waiting_list_id: str = ""
+    """The waiting list to which freed seats are offered; empty if nobody waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +220,10 @@ def evolve(show: Show, event: Event) -> Show:
             return replace(show, sold=event.sold)
         case SeatsReturned():
             return replace(_change_section(show, event), sold=event.sold)
+        case WaitingBegan(section_id=id_, waiting_list_id=waiting_list_id):
+            return _replace_section(show, id_, waiting_list_id=waiting_list_id)
+        case WaitingEnded(section_id=id_):
+            return _replace_section(show, id_, waiting_list_id="")
         case ShowCancelled():
             return replace(show, status=Status.CANCELLED)
         case ShowSettled():
@@ -219,12 +238,19 @@ def _open(section: Section) -> SectionState:
 
 
 def _change_section(show: Show, event: SeatsHeld | SeatsReleased | SeatsReturned) -> Show:
-    sections = list(show.sections)
-    for position, section in enumerate(sections):
-        if section.section_id == event.section_id:
-            taken = _flip(section, event.seats)
-            sections[position] = replace(section, available=event.available, taken=taken)
-    return replace(show, sections=tuple(sections))
+    section = show.find_section(event.section_id)
+    taken = _flip(section, event.seats) if section else ()
+    return _replace_section(show, event.section_id, available=event.available, taken=taken)
+
+
+def _replace_section(show: Show, section_id: str, **changes: Any) -> Show:
+    return replace(
+        show,
+        sections=tuple(
+            replace(section, **changes) if section.section_id == section_id else section
+            for section in show.sections
+        ),
+    )
 
 
 def _flip(section: SectionState, seats: Sequence[SeatRange]) -> tuple[int, ...]:

@@ -700,3 +700,181 @@ class SettleShowResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SettleShowResponse: _TypeAlias = SettleShowResponse  # noqa: Y015
+
+@_typing.final
+class JoinWaitingListRequest(_message.Message):
+    """Request message for `JoinWaitingList`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SHOW_ID_FIELD_NUMBER: _builtins.int
+    SECTION_ID_FIELD_NUMBER: _builtins.int
+    BUYER_ID_FIELD_NUMBER: _builtins.int
+    BOOKING_ID_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
+    show_id: _builtins.str
+    """The show."""
+    section_id: _builtins.str
+    """The section."""
+    buyer_id: _builtins.str
+    """The buyer."""
+    booking_id: _builtins.str
+    """The id of the booking that an offer makes, chosen by the caller."""
+    count: _builtins.int
+    """The number of seats, which an offer has together."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        show_id: _builtins.str = ...,
+        section_id: _builtins.str = ...,
+        buyer_id: _builtins.str = ...,
+        booking_id: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["booking_id", b"booking_id", "buyer_id", b"buyer_id", "count", b"count", "request_id", b"request_id", "section_id", b"section_id", "show_id", b"show_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JoinWaitingListRequest: _TypeAlias = JoinWaitingListRequest  # noqa: Y015
+
+@_typing.final
+class JoinWaitingListResponse(_message.Message):
+    """Response message for `JoinWaitingList`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _consistency_pb2.Receipt:
+        """The receipt of the command."""
+
+    def __init__(
+        self,
+        *,
+        receipt: _consistency_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JoinWaitingListResponse: _TypeAlias = JoinWaitingListResponse  # noqa: Y015
+
+@_typing.final
+class LeaveWaitingListRequest(_message.Message):
+    """Request message for `LeaveWaitingList`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SHOW_ID_FIELD_NUMBER: _builtins.int
+    SECTION_ID_FIELD_NUMBER: _builtins.int
+    BOOKING_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
+    show_id: _builtins.str
+    """The show."""
+    section_id: _builtins.str
+    """The section."""
+    booking_id: _builtins.str
+    """The booking that an offer would make."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        show_id: _builtins.str = ...,
+        section_id: _builtins.str = ...,
+        booking_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["booking_id", b"booking_id", "request_id", b"request_id", "section_id", b"section_id", "show_id", b"show_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaveWaitingListRequest: _TypeAlias = LeaveWaitingListRequest  # noqa: Y015
+
+@_typing.final
+class LeaveWaitingListResponse(_message.Message):
+    """Response message for `LeaveWaitingList`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _consistency_pb2.Receipt:
+        """The receipt of the command."""
+
+    def __init__(
+        self,
+        *,
+        receipt: _consistency_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaveWaitingListResponse: _TypeAlias = LeaveWaitingListResponse  # noqa: Y015
+
+@_typing.final
+class OfferSeatsRequest(_message.Message):
+    """Request message for `OfferSeats`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SHOW_ID_FIELD_NUMBER: _builtins.int
+    SECTION_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
+    show_id: _builtins.str
+    """The show."""
+    section_id: _builtins.str
+    """The section."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        show_id: _builtins.str = ...,
+        section_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "section_id", b"section_id", "show_id", b"show_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OfferSeatsRequest: _TypeAlias = OfferSeatsRequest  # noqa: Y015
+
+@_typing.final
+class OfferSeatsResponse(_message.Message):
+    """Response message for `OfferSeats`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _consistency_pb2.Receipt:
+        """The receipt of the command."""
+
+    def __init__(
+        self,
+        *,
+        receipt: _consistency_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OfferSeatsResponse: _TypeAlias = OfferSeatsResponse  # noqa: Y015

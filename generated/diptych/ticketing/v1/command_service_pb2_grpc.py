@@ -94,6 +94,21 @@ class CommandServiceStub:
                 request_serializer=diptych_dot_ticketing_dot_v1_dot_command__service__pb2.SettleShowRequest.SerializeToString,
                 response_deserializer=diptych_dot_ticketing_dot_v1_dot_command__service__pb2.SettleShowResponse.FromString,
                 _registered_method=True)
+        self.JoinWaitingList = channel.unary_unary(
+                '/diptych.ticketing.v1.CommandService/JoinWaitingList',
+                request_serializer=diptych_dot_ticketing_dot_v1_dot_command__service__pb2.JoinWaitingListRequest.SerializeToString,
+                response_deserializer=diptych_dot_ticketing_dot_v1_dot_command__service__pb2.JoinWaitingListResponse.FromString,
+                _registered_method=True)
+        self.LeaveWaitingList = channel.unary_unary(
+                '/diptych.ticketing.v1.CommandService/LeaveWaitingList',
+                request_serializer=diptych_dot_ticketing_dot_v1_dot_command__service__pb2.LeaveWaitingListRequest.SerializeToString,
+                response_deserializer=diptych_dot_ticketing_dot_v1_dot_command__service__pb2.LeaveWaitingListResponse.FromString,
+                _registered_method=True)
+        self.OfferSeats = channel.unary_unary(
+                '/diptych.ticketing.v1.CommandService/OfferSeats',
+                request_serializer=diptych_dot_ticketing_dot_v1_dot_command__service__pb2.OfferSeatsRequest.SerializeToString,
+                response_deserializer=diptych_dot_ticketing_dot_v1_dot_command__service__pb2.OfferSeatsResponse.FromString,
+                _registered_method=True)
 
 
 class CommandServiceServicer:
@@ -123,8 +138,9 @@ class CommandServiceServicer:
         Repeating the same booking changes nothing; a different one with the same id is rejected with
         `BOOKING_EXISTS`. Also rejected with `SHOW_NOT_FOUND`, `SHOW_CANCELLED`, `SHOW_HAS_BEGUN`,
         `SECTION_UNKNOWN`, `SEATS_INVALID` (name seats or their number), `SEAT_UNKNOWN`, `SEAT_REPEATED`,
-        `SEATS_TAKEN`, `SEATS_NOT_TOGETHER`, `HOLD_DEADLINE_INVALID`, or with `HOLDS_TOO_MANY` or
-        `SEATS_TOO_MANY` if the buyer has as much of the show as one buyer may.
+        `SEATS_TAKEN`, `SEATS_NOT_TOGETHER`, `SEATS_AWAITED` if others wait for seats of the section,
+        `HOLD_DEADLINE_INVALID`, or with `HOLDS_TOO_MANY` or `SEATS_TOO_MANY` if the buyer has as much of the
+        show as one buyer may.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -205,6 +221,34 @@ class CommandServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def JoinWaitingList(self, request, context):
+        """Waits for seats of a section of which none is free. Whoever is next is offered seats that become free:
+        the offer is a booking with a deadline ten minutes later, and `GetBooking` tells it. Repeating the same
+        entry changes nothing; a different one with the same booking is rejected with `WAITING_EXISTS`. Also
+        rejected with `SHOW_NOT_FOUND`, `SHOW_CANCELLED`, `SHOW_HAS_BEGUN`, `SECTION_UNKNOWN`,
+        `SEATS_AVAILABLE`, `SEATS_TOO_MANY`, `WAITING_ALREADY` if the buyer waits for this section, or
+        `WAITING_LIST_FULL` if 500 others do.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LeaveWaitingList(self, request, context):
+        """Stops waiting. An entry that does not exist, or that was offered seats, changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def OfferSeats(self, request, context):
+        """Offers free seats to who is next. An entry that cannot be offered seats, because its buyer has as many
+        as one may, is removed. Rejected with `WAITING_LIST_EMPTY`, `SHOW_NOT_FOUND`, `SHOW_CANCELLED`,
+        `SHOW_HAS_BEGUN`, `SEATS_TAKEN` or `SEATS_NOT_TOGETHER`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CommandServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -262,6 +306,21 @@ def add_CommandServiceServicer_to_server(servicer, server):
                     servicer.SettleShow,
                     request_deserializer=diptych_dot_ticketing_dot_v1_dot_command__service__pb2.SettleShowRequest.FromString,
                     response_serializer=diptych_dot_ticketing_dot_v1_dot_command__service__pb2.SettleShowResponse.SerializeToString,
+            ),
+            'JoinWaitingList': grpc.unary_unary_rpc_method_handler(
+                    servicer.JoinWaitingList,
+                    request_deserializer=diptych_dot_ticketing_dot_v1_dot_command__service__pb2.JoinWaitingListRequest.FromString,
+                    response_serializer=diptych_dot_ticketing_dot_v1_dot_command__service__pb2.JoinWaitingListResponse.SerializeToString,
+            ),
+            'LeaveWaitingList': grpc.unary_unary_rpc_method_handler(
+                    servicer.LeaveWaitingList,
+                    request_deserializer=diptych_dot_ticketing_dot_v1_dot_command__service__pb2.LeaveWaitingListRequest.FromString,
+                    response_serializer=diptych_dot_ticketing_dot_v1_dot_command__service__pb2.LeaveWaitingListResponse.SerializeToString,
+            ),
+            'OfferSeats': grpc.unary_unary_rpc_method_handler(
+                    servicer.OfferSeats,
+                    request_deserializer=diptych_dot_ticketing_dot_v1_dot_command__service__pb2.OfferSeatsRequest.FromString,
+                    response_serializer=diptych_dot_ticketing_dot_v1_dot_command__service__pb2.OfferSeatsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -566,6 +625,87 @@ class CommandService:
             '/diptych.ticketing.v1.CommandService/SettleShow',
             diptych_dot_ticketing_dot_v1_dot_command__service__pb2.SettleShowRequest.SerializeToString,
             diptych_dot_ticketing_dot_v1_dot_command__service__pb2.SettleShowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def JoinWaitingList(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.ticketing.v1.CommandService/JoinWaitingList',
+            diptych_dot_ticketing_dot_v1_dot_command__service__pb2.JoinWaitingListRequest.SerializeToString,
+            diptych_dot_ticketing_dot_v1_dot_command__service__pb2.JoinWaitingListResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LeaveWaitingList(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.ticketing.v1.CommandService/LeaveWaitingList',
+            diptych_dot_ticketing_dot_v1_dot_command__service__pb2.LeaveWaitingListRequest.SerializeToString,
+            diptych_dot_ticketing_dot_v1_dot_command__service__pb2.LeaveWaitingListResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OfferSeats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.ticketing.v1.CommandService/OfferSeats',
+            diptych_dot_ticketing_dot_v1_dot_command__service__pb2.OfferSeatsRequest.SerializeToString,
+            diptych_dot_ticketing_dot_v1_dot_command__service__pb2.OfferSeatsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -53,8 +53,9 @@ class CommandServiceStub:
     Repeating the same booking changes nothing; a different one with the same id is rejected with
     `BOOKING_EXISTS`. Also rejected with `SHOW_NOT_FOUND`, `SHOW_CANCELLED`, `SHOW_HAS_BEGUN`,
     `SECTION_UNKNOWN`, `SEATS_INVALID` (name seats or their number), `SEAT_UNKNOWN`, `SEAT_REPEATED`,
-    `SEATS_TAKEN`, `SEATS_NOT_TOGETHER`, `HOLD_DEADLINE_INVALID`, or with `HOLDS_TOO_MANY` or
-    `SEATS_TOO_MANY` if the buyer has as much of the show as one buyer may.
+    `SEATS_TAKEN`, `SEATS_NOT_TOGETHER`, `SEATS_AWAITED` if others wait for seats of the section,
+    `HOLD_DEADLINE_INVALID`, or with `HOLDS_TOO_MANY` or `SEATS_TOO_MANY` if the buyer has as much of the
+    show as one buyer may.
     """
     ReleaseSeats: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.ReleaseSeatsRequest, _command_service_pb2.ReleaseSeatsResponse]
     """Releases held seats. Rejected with `BOOKING_NOT_FOUND`, `BOOKING_ALREADY_PAYING`,
@@ -94,6 +95,21 @@ class CommandServiceStub:
     """Ends a cancelled show of which no ticket is left. Rejected with `SHOW_NOT_FOUND`, `SHOW_NOT_CANCELLED`
     or `SHOW_HAS_TICKETS`.
     """
+    JoinWaitingList: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.JoinWaitingListRequest, _command_service_pb2.JoinWaitingListResponse]
+    """Waits for seats of a section of which none is free. Whoever is next is offered seats that become free:
+    the offer is a booking with a deadline ten minutes later, and `GetBooking` tells it. Repeating the same
+    entry changes nothing; a different one with the same booking is rejected with `WAITING_EXISTS`. Also
+    rejected with `SHOW_NOT_FOUND`, `SHOW_CANCELLED`, `SHOW_HAS_BEGUN`, `SECTION_UNKNOWN`,
+    `SEATS_AVAILABLE`, `SEATS_TOO_MANY`, `WAITING_ALREADY` if the buyer waits for this section, or
+    `WAITING_LIST_FULL` if 500 others do.
+    """
+    LeaveWaitingList: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.LeaveWaitingListRequest, _command_service_pb2.LeaveWaitingListResponse]
+    """Stops waiting. An entry that does not exist, or that was offered seats, changes nothing."""
+    OfferSeats: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.OfferSeatsRequest, _command_service_pb2.OfferSeatsResponse]
+    """Offers free seats to who is next. An entry that cannot be offered seats, because its buyer has as many
+    as one may, is removed. Rejected with `WAITING_LIST_EMPTY`, `SHOW_NOT_FOUND`, `SHOW_CANCELLED`,
+    `SHOW_HAS_BEGUN`, `SEATS_TAKEN` or `SEATS_NOT_TOGETHER`.
+    """
 
 @_typing.type_check_only
 class CommandServiceAsyncStub(CommandServiceStub):
@@ -120,8 +136,9 @@ class CommandServiceAsyncStub(CommandServiceStub):
     Repeating the same booking changes nothing; a different one with the same id is rejected with
     `BOOKING_EXISTS`. Also rejected with `SHOW_NOT_FOUND`, `SHOW_CANCELLED`, `SHOW_HAS_BEGUN`,
     `SECTION_UNKNOWN`, `SEATS_INVALID` (name seats or their number), `SEAT_UNKNOWN`, `SEAT_REPEATED`,
-    `SEATS_TAKEN`, `SEATS_NOT_TOGETHER`, `HOLD_DEADLINE_INVALID`, or with `HOLDS_TOO_MANY` or
-    `SEATS_TOO_MANY` if the buyer has as much of the show as one buyer may.
+    `SEATS_TAKEN`, `SEATS_NOT_TOGETHER`, `SEATS_AWAITED` if others wait for seats of the section,
+    `HOLD_DEADLINE_INVALID`, or with `HOLDS_TOO_MANY` or `SEATS_TOO_MANY` if the buyer has as much of the
+    show as one buyer may.
     """
     ReleaseSeats: _aio.UnaryUnaryMultiCallable[_command_service_pb2.ReleaseSeatsRequest, _command_service_pb2.ReleaseSeatsResponse]  # type: ignore[assignment]
     """Releases held seats. Rejected with `BOOKING_NOT_FOUND`, `BOOKING_ALREADY_PAYING`,
@@ -161,6 +178,21 @@ class CommandServiceAsyncStub(CommandServiceStub):
     """Ends a cancelled show of which no ticket is left. Rejected with `SHOW_NOT_FOUND`, `SHOW_NOT_CANCELLED`
     or `SHOW_HAS_TICKETS`.
     """
+    JoinWaitingList: _aio.UnaryUnaryMultiCallable[_command_service_pb2.JoinWaitingListRequest, _command_service_pb2.JoinWaitingListResponse]  # type: ignore[assignment]
+    """Waits for seats of a section of which none is free. Whoever is next is offered seats that become free:
+    the offer is a booking with a deadline ten minutes later, and `GetBooking` tells it. Repeating the same
+    entry changes nothing; a different one with the same booking is rejected with `WAITING_EXISTS`. Also
+    rejected with `SHOW_NOT_FOUND`, `SHOW_CANCELLED`, `SHOW_HAS_BEGUN`, `SECTION_UNKNOWN`,
+    `SEATS_AVAILABLE`, `SEATS_TOO_MANY`, `WAITING_ALREADY` if the buyer waits for this section, or
+    `WAITING_LIST_FULL` if 500 others do.
+    """
+    LeaveWaitingList: _aio.UnaryUnaryMultiCallable[_command_service_pb2.LeaveWaitingListRequest, _command_service_pb2.LeaveWaitingListResponse]  # type: ignore[assignment]
+    """Stops waiting. An entry that does not exist, or that was offered seats, changes nothing."""
+    OfferSeats: _aio.UnaryUnaryMultiCallable[_command_service_pb2.OfferSeatsRequest, _command_service_pb2.OfferSeatsResponse]  # type: ignore[assignment]
+    """Offers free seats to who is next. An entry that cannot be offered seats, because its buyer has as many
+    as one may, is removed. Rejected with `WAITING_LIST_EMPTY`, `SHOW_NOT_FOUND`, `SHOW_CANCELLED`,
+    `SHOW_HAS_BEGUN`, `SEATS_TAKEN` or `SEATS_NOT_TOGETHER`.
+    """
 
 class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
     """Changes shows and the bookings of their seats.
@@ -196,8 +228,9 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         Repeating the same booking changes nothing; a different one with the same id is rejected with
         `BOOKING_EXISTS`. Also rejected with `SHOW_NOT_FOUND`, `SHOW_CANCELLED`, `SHOW_HAS_BEGUN`,
         `SECTION_UNKNOWN`, `SEATS_INVALID` (name seats or their number), `SEAT_UNKNOWN`, `SEAT_REPEATED`,
-        `SEATS_TAKEN`, `SEATS_NOT_TOGETHER`, `HOLD_DEADLINE_INVALID`, or with `HOLDS_TOO_MANY` or
-        `SEATS_TOO_MANY` if the buyer has as much of the show as one buyer may.
+        `SEATS_TAKEN`, `SEATS_NOT_TOGETHER`, `SEATS_AWAITED` if others wait for seats of the section,
+        `HOLD_DEADLINE_INVALID`, or with `HOLDS_TOO_MANY` or `SEATS_TOO_MANY` if the buyer has as much of the
+        show as one buyer may.
         """
 
     @_abc_1.abstractmethod
@@ -290,6 +323,39 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_command_service_pb2.SettleShowResponse, _abc.Awaitable[_command_service_pb2.SettleShowResponse]]:
         """Ends a cancelled show of which no ticket is left. Rejected with `SHOW_NOT_FOUND`, `SHOW_NOT_CANCELLED`
         or `SHOW_HAS_TICKETS`.
+        """
+
+    @_abc_1.abstractmethod
+    def JoinWaitingList(
+        self,
+        request: _command_service_pb2.JoinWaitingListRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_command_service_pb2.JoinWaitingListResponse, _abc.Awaitable[_command_service_pb2.JoinWaitingListResponse]]:
+        """Waits for seats of a section of which none is free. Whoever is next is offered seats that become free:
+        the offer is a booking with a deadline ten minutes later, and `GetBooking` tells it. Repeating the same
+        entry changes nothing; a different one with the same booking is rejected with `WAITING_EXISTS`. Also
+        rejected with `SHOW_NOT_FOUND`, `SHOW_CANCELLED`, `SHOW_HAS_BEGUN`, `SECTION_UNKNOWN`,
+        `SEATS_AVAILABLE`, `SEATS_TOO_MANY`, `WAITING_ALREADY` if the buyer waits for this section, or
+        `WAITING_LIST_FULL` if 500 others do.
+        """
+
+    @_abc_1.abstractmethod
+    def LeaveWaitingList(
+        self,
+        request: _command_service_pb2.LeaveWaitingListRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_command_service_pb2.LeaveWaitingListResponse, _abc.Awaitable[_command_service_pb2.LeaveWaitingListResponse]]:
+        """Stops waiting. An entry that does not exist, or that was offered seats, changes nothing."""
+
+    @_abc_1.abstractmethod
+    def OfferSeats(
+        self,
+        request: _command_service_pb2.OfferSeatsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_command_service_pb2.OfferSeatsResponse, _abc.Awaitable[_command_service_pb2.OfferSeatsResponse]]:
+        """Offers free seats to who is next. An entry that cannot be offered seats, because its buyer has as many
+        as one may, is removed. Rejected with `WAITING_LIST_EMPTY`, `SHOW_NOT_FOUND`, `SHOW_CANCELLED`,
+        `SHOW_HAS_BEGUN`, `SEATS_TAKEN` or `SEATS_NOT_TOGETHER`.
         """
 
 def add_CommandServiceServicer_to_server(servicer: CommandServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -146,6 +146,7 @@ class SeatsReleased(_message.Message):
     COUNT_FIELD_NUMBER: _builtins.int
     AVAILABLE_FIELD_NUMBER: _builtins.int
     RELEASED_AT_FIELD_NUMBER: _builtins.int
+    WAITING_LIST_ID_FIELD_NUMBER: _builtins.int
     show_id: _builtins.str
     """The show's id."""
     booking_id: _builtins.str
@@ -156,6 +157,8 @@ class SeatsReleased(_message.Message):
     """The number of seats."""
     available: _builtins.int
     """The number of seats of the section that are neither held nor sold after this event."""
+    waiting_list_id: _builtins.str
+    """The waiting list to which the seats are offered; empty if nobody waits."""
     @_builtins.property
     def seats(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.SeatRange]:
         """The seats."""
@@ -174,10 +177,11 @@ class SeatsReleased(_message.Message):
         count: _builtins.int = ...,
         available: _builtins.int = ...,
         released_at: _timestamp_pb2.Timestamp | None = ...,
+        waiting_list_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["released_at", b"released_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "booking_id", b"booking_id", "count", b"count", "released_at", b"released_at", "seats", b"seats", "section_id", b"section_id", "show_id", b"show_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "booking_id", b"booking_id", "count", b"count", "released_at", b"released_at", "seats", b"seats", "section_id", b"section_id", "show_id", b"show_id", "waiting_list_id", b"waiting_list_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -247,6 +251,7 @@ class SeatsReturned(_message.Message):
     AVAILABLE_FIELD_NUMBER: _builtins.int
     SOLD_FIELD_NUMBER: _builtins.int
     RETURNED_AT_FIELD_NUMBER: _builtins.int
+    WAITING_LIST_ID_FIELD_NUMBER: _builtins.int
     show_id: _builtins.str
     """The show's id."""
     booking_id: _builtins.str
@@ -259,6 +264,8 @@ class SeatsReturned(_message.Message):
     """The number of seats of the section that are neither held nor sold after this event."""
     sold: _builtins.int
     """The number of seats of the show that are sold after this event."""
+    waiting_list_id: _builtins.str
+    """The waiting list to which the seats are offered; empty if nobody waits."""
     @_builtins.property
     def seats(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.SeatRange]:
         """The seats."""
@@ -278,10 +285,11 @@ class SeatsReturned(_message.Message):
         available: _builtins.int = ...,
         sold: _builtins.int = ...,
         returned_at: _timestamp_pb2.Timestamp | None = ...,
+        waiting_list_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["returned_at", b"returned_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "booking_id", b"booking_id", "count", b"count", "returned_at", b"returned_at", "seats", b"seats", "section_id", b"section_id", "show_id", b"show_id", "sold", b"sold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "booking_id", b"booking_id", "count", b"count", "returned_at", b"returned_at", "seats", b"seats", "section_id", b"section_id", "show_id", b"show_id", "sold", b"sold", "waiting_list_id", b"waiting_list_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -626,3 +634,195 @@ class AllowanceChanged(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AllowanceChanged: _TypeAlias = AllowanceChanged  # noqa: Y015
+
+@_typing.final
+class WaitingBegan(_message.Message):
+    """Buyers begin to wait for seats of a section, which are offered to them from now on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHOW_ID_FIELD_NUMBER: _builtins.int
+    SECTION_ID_FIELD_NUMBER: _builtins.int
+    WAITING_LIST_ID_FIELD_NUMBER: _builtins.int
+    BEGAN_AT_FIELD_NUMBER: _builtins.int
+    show_id: _builtins.str
+    """The show's id."""
+    section_id: _builtins.str
+    """The section."""
+    waiting_list_id: _builtins.str
+    """The waiting list."""
+    @_builtins.property
+    def began_at(self) -> _timestamp_pb2.Timestamp:
+        """The time of the first entry."""
+
+    def __init__(
+        self,
+        *,
+        show_id: _builtins.str = ...,
+        section_id: _builtins.str = ...,
+        waiting_list_id: _builtins.str = ...,
+        began_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["began_at", b"began_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["began_at", b"began_at", "section_id", b"section_id", "show_id", b"show_id", "waiting_list_id", b"waiting_list_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WaitingBegan: _TypeAlias = WaitingBegan  # noqa: Y015
+
+@_typing.final
+class WaitingEnded(_message.Message):
+    """Nobody waits for seats of a section any more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHOW_ID_FIELD_NUMBER: _builtins.int
+    SECTION_ID_FIELD_NUMBER: _builtins.int
+    ENDED_AT_FIELD_NUMBER: _builtins.int
+    show_id: _builtins.str
+    """The show's id."""
+    section_id: _builtins.str
+    """The section."""
+    @_builtins.property
+    def ended_at(self) -> _timestamp_pb2.Timestamp:
+        """The time at which the last entry was removed."""
+
+    def __init__(
+        self,
+        *,
+        show_id: _builtins.str = ...,
+        section_id: _builtins.str = ...,
+        ended_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "section_id", b"section_id", "show_id", b"show_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WaitingEnded: _TypeAlias = WaitingEnded  # noqa: Y015
+
+@_typing.final
+class WaitingListJoined(_message.Message):
+    """A buyer waits for seats."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WAITING_LIST_ID_FIELD_NUMBER: _builtins.int
+    SHOW_ID_FIELD_NUMBER: _builtins.int
+    SECTION_ID_FIELD_NUMBER: _builtins.int
+    BOOKING_ID_FIELD_NUMBER: _builtins.int
+    BUYER_ID_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    JOINED_AT_FIELD_NUMBER: _builtins.int
+    waiting_list_id: _builtins.str
+    """Derived from show and section."""
+    show_id: _builtins.str
+    """The show."""
+    section_id: _builtins.str
+    """The section."""
+    booking_id: _builtins.str
+    """The id of the booking that an offer makes."""
+    buyer_id: _builtins.str
+    """The buyer."""
+    count: _builtins.int
+    """The number of seats."""
+    @_builtins.property
+    def joined_at(self) -> _timestamp_pb2.Timestamp:
+        """The time from which on the buyer waits."""
+
+    def __init__(
+        self,
+        *,
+        waiting_list_id: _builtins.str = ...,
+        show_id: _builtins.str = ...,
+        section_id: _builtins.str = ...,
+        booking_id: _builtins.str = ...,
+        buyer_id: _builtins.str = ...,
+        count: _builtins.int = ...,
+        joined_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["joined_at", b"joined_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["booking_id", b"booking_id", "buyer_id", b"buyer_id", "count", b"count", "joined_at", b"joined_at", "section_id", b"section_id", "show_id", b"show_id", "waiting_list_id", b"waiting_list_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WaitingListJoined: _TypeAlias = WaitingListJoined  # noqa: Y015
+
+@_typing.final
+class WaitingListLeft(_message.Message):
+    """A buyer does not wait any more, without an offer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WAITING_LIST_ID_FIELD_NUMBER: _builtins.int
+    SHOW_ID_FIELD_NUMBER: _builtins.int
+    SECTION_ID_FIELD_NUMBER: _builtins.int
+    BOOKING_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    LEFT_AT_FIELD_NUMBER: _builtins.int
+    waiting_list_id: _builtins.str
+    """Derived from show and section."""
+    show_id: _builtins.str
+    """The show."""
+    section_id: _builtins.str
+    """The section."""
+    booking_id: _builtins.str
+    """The id of the booking that an offer would have made."""
+    reason: _builtins.str
+    """The reason, for people."""
+    @_builtins.property
+    def left_at(self) -> _timestamp_pb2.Timestamp:
+        """The time at which the entry was removed."""
+
+    def __init__(
+        self,
+        *,
+        waiting_list_id: _builtins.str = ...,
+        show_id: _builtins.str = ...,
+        section_id: _builtins.str = ...,
+        booking_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        left_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["left_at", b"left_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["booking_id", b"booking_id", "left_at", b"left_at", "reason", b"reason", "section_id", b"section_id", "show_id", b"show_id", "waiting_list_id", b"waiting_list_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WaitingListLeft: _TypeAlias = WaitingListLeft  # noqa: Y015
+
+@_typing.final
+class SeatsOffered(_message.Message):
+    """The next buyer was offered seats: a booking holds them until its deadline."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WAITING_LIST_ID_FIELD_NUMBER: _builtins.int
+    BOOKING_ID_FIELD_NUMBER: _builtins.int
+    OFFERED_AT_FIELD_NUMBER: _builtins.int
+    waiting_list_id: _builtins.str
+    """Derived from show and section."""
+    booking_id: _builtins.str
+    """The booking."""
+    @_builtins.property
+    def offered_at(self) -> _timestamp_pb2.Timestamp:
+        """The time of the offer."""
+
+    def __init__(
+        self,
+        *,
+        waiting_list_id: _builtins.str = ...,
+        booking_id: _builtins.str = ...,
+        offered_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["offered_at", b"offered_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["booking_id", b"booking_id", "offered_at", b"offered_at", "waiting_list_id", b"waiting_list_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SeatsOffered: _TypeAlias = SeatsOffered  # noqa: Y015

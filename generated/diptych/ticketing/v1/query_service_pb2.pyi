@@ -317,3 +317,57 @@ class WatchAvailabilityResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchAvailabilityResponse: _TypeAlias = WatchAvailabilityResponse  # noqa: Y015
+
+@_typing.final
+class GetWaitingListRequest(_message.Message):
+    """Request message for `GetWaitingList`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHOW_ID_FIELD_NUMBER: _builtins.int
+    SECTION_ID_FIELD_NUMBER: _builtins.int
+    AT_LEAST_AS_FRESH_FIELD_NUMBER: _builtins.int
+    show_id: _builtins.str
+    """The show."""
+    section_id: _builtins.str
+    """The section."""
+    at_least_as_fresh: _builtins.str
+    """Consistency token of the commands that the response must include; empty for none."""
+    def __init__(
+        self,
+        *,
+        show_id: _builtins.str = ...,
+        section_id: _builtins.str = ...,
+        at_least_as_fresh: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least_as_fresh", b"at_least_as_fresh", "section_id", b"section_id", "show_id", b"show_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetWaitingListRequest: _TypeAlias = GetWaitingListRequest  # noqa: Y015
+
+@_typing.final
+class GetWaitingListResponse(_message.Message):
+    """Response message for `GetWaitingList`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WAITING_LIST_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def waiting_list(self) -> _types_pb2.WaitingList:
+        """The waiting list."""
+
+    def __init__(
+        self,
+        *,
+        waiting_list: _types_pb2.WaitingList | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["waiting_list", b"waiting_list"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["waiting_list", b"waiting_list"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetWaitingListResponse: _TypeAlias = GetWaitingListResponse  # noqa: Y015

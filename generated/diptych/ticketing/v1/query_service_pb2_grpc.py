@@ -55,6 +55,11 @@ class QueryServiceStub:
                 request_serializer=diptych_dot_ticketing_dot_v1_dot_query__service__pb2.ListTicketsRequest.SerializeToString,
                 response_deserializer=diptych_dot_ticketing_dot_v1_dot_query__service__pb2.ListTicketsResponse.FromString,
                 _registered_method=True)
+        self.GetWaitingList = channel.unary_unary(
+                '/diptych.ticketing.v1.QueryService/GetWaitingList',
+                request_serializer=diptych_dot_ticketing_dot_v1_dot_query__service__pb2.GetWaitingListRequest.SerializeToString,
+                response_deserializer=diptych_dot_ticketing_dot_v1_dot_query__service__pb2.GetWaitingListResponse.FromString,
+                _registered_method=True)
         self.WatchAvailability = channel.unary_stream(
                 '/diptych.ticketing.v1.QueryService/WatchAvailability',
                 request_serializer=diptych_dot_ticketing_dot_v1_dot_query__service__pb2.WatchAvailabilityRequest.SerializeToString,
@@ -95,6 +100,14 @@ class QueryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetWaitingList(self, request, context):
+        """Returns the buyers who wait for seats of a section, the next one first. Fails with `NOT_FOUND`
+        (`WAITING_LIST_NOT_FOUND`) if nobody has ever waited.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchAvailability(self, request, context):
         """Streams what is left of a show by section, then what is left after each change, as `WatchOrder` of
         `diptych.ordering.v1.QueryService` does. Fails with `NOT_FOUND` (`SHOW_NOT_FOUND`) if it does not exist.
@@ -125,6 +138,11 @@ def add_QueryServiceServicer_to_server(servicer, server):
                     servicer.ListTickets,
                     request_deserializer=diptych_dot_ticketing_dot_v1_dot_query__service__pb2.ListTicketsRequest.FromString,
                     response_serializer=diptych_dot_ticketing_dot_v1_dot_query__service__pb2.ListTicketsResponse.SerializeToString,
+            ),
+            'GetWaitingList': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetWaitingList,
+                    request_deserializer=diptych_dot_ticketing_dot_v1_dot_query__service__pb2.GetWaitingListRequest.FromString,
+                    response_serializer=diptych_dot_ticketing_dot_v1_dot_query__service__pb2.GetWaitingListResponse.SerializeToString,
             ),
             'WatchAvailability': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchAvailability,
@@ -241,6 +259,33 @@ class QueryService:
             '/diptych.ticketing.v1.QueryService/ListTickets',
             diptych_dot_ticketing_dot_v1_dot_query__service__pb2.ListTicketsRequest.SerializeToString,
             diptych_dot_ticketing_dot_v1_dot_query__service__pb2.ListTicketsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetWaitingList(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.ticketing.v1.QueryService/GetWaitingList',
+            diptych_dot_ticketing_dot_v1_dot_query__service__pb2.GetWaitingListRequest.SerializeToString,
+            diptych_dot_ticketing_dot_v1_dot_query__service__pb2.GetWaitingListResponse.FromString,
             options,
             channel_credentials,
             insecure,

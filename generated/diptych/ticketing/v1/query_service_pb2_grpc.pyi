@@ -43,6 +43,10 @@ class QueryServiceStub:
     """Returns a page of the bookings with tickets, of a buyer, of a show or of both, the latest issued first. Bookings
     whose tickets were returned are not listed.
     """
+    GetWaitingList: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetWaitingListRequest, _query_service_pb2.GetWaitingListResponse]
+    """Returns the buyers who wait for seats of a section, the next one first. Fails with `NOT_FOUND`
+    (`WAITING_LIST_NOT_FOUND`) if nobody has ever waited.
+    """
     WatchAvailability: _grpc.UnaryStreamMultiCallable[_query_service_pb2.WatchAvailabilityRequest, _query_service_pb2.WatchAvailabilityResponse]
     """Streams what is left of a show by section, then what is left after each change, as `WatchOrder` of
     `diptych.ordering.v1.QueryService` does. Fails with `NOT_FOUND` (`SHOW_NOT_FOUND`) if it does not exist.
@@ -62,6 +66,10 @@ class QueryServiceAsyncStub(QueryServiceStub):
     ListTickets: _aio.UnaryUnaryMultiCallable[_query_service_pb2.ListTicketsRequest, _query_service_pb2.ListTicketsResponse]  # type: ignore[assignment]
     """Returns a page of the bookings with tickets, of a buyer, of a show or of both, the latest issued first. Bookings
     whose tickets were returned are not listed.
+    """
+    GetWaitingList: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetWaitingListRequest, _query_service_pb2.GetWaitingListResponse]  # type: ignore[assignment]
+    """Returns the buyers who wait for seats of a section, the next one first. Fails with `NOT_FOUND`
+    (`WAITING_LIST_NOT_FOUND`) if nobody has ever waited.
     """
     WatchAvailability: _aio.UnaryStreamMultiCallable[_query_service_pb2.WatchAvailabilityRequest, _query_service_pb2.WatchAvailabilityResponse]  # type: ignore[assignment]
     """Streams what is left of a show by section, then what is left after each change, as `WatchOrder` of
@@ -103,6 +111,16 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_query_service_pb2.ListTicketsResponse, _abc.Awaitable[_query_service_pb2.ListTicketsResponse]]:
         """Returns a page of the bookings with tickets, of a buyer, of a show or of both, the latest issued first. Bookings
         whose tickets were returned are not listed.
+        """
+
+    @_abc_1.abstractmethod
+    def GetWaitingList(
+        self,
+        request: _query_service_pb2.GetWaitingListRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_query_service_pb2.GetWaitingListResponse, _abc.Awaitable[_query_service_pb2.GetWaitingListResponse]]:
+        """Returns the buyers who wait for seats of a section, the next one first. Fails with `NOT_FOUND`
+        (`WAITING_LIST_NOT_FOUND`) if nobody has ever waited.
         """
 
     @_abc_1.abstractmethod

@@ -348,12 +348,15 @@ class Availability(_message.Message):
         PRICE_FIELD_NUMBER: _builtins.int
         CAPACITY_FIELD_NUMBER: _builtins.int
         AVAILABLE_FIELD_NUMBER: _builtins.int
+        WAITING_FIELD_NUMBER: _builtins.int
         section_id: _builtins.str
         """The section's id."""
         capacity: _builtins.int
         """The number of seats or places."""
         available: _builtins.int
         """The number of them that are neither held nor sold."""
+        waiting: _builtins.bool
+        """Whether buyers wait for seats, who are offered those that become free."""
         @_builtins.property
         def price(self) -> _money_pb2.Money:
             """The price of a ticket."""
@@ -365,10 +368,11 @@ class Availability(_message.Message):
             price: _money_pb2.Money | None = ...,
             capacity: _builtins.int = ...,
             available: _builtins.int = ...,
+            waiting: _builtins.bool = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "capacity", b"capacity", "price", b"price", "section_id", b"section_id"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "capacity", b"capacity", "price", b"price", "section_id", b"section_id", "waiting", b"waiting"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -574,3 +578,77 @@ class Booking(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Booking: _TypeAlias = Booking  # noqa: Y015
+
+@_typing.final
+class WaitingList(_message.Message):
+    """The buyers who wait for seats of a section, the next one first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Entry(_message.Message):
+        """A buyer who waits."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        BOOKING_ID_FIELD_NUMBER: _builtins.int
+        BUYER_ID_FIELD_NUMBER: _builtins.int
+        COUNT_FIELD_NUMBER: _builtins.int
+        JOIN_TIME_FIELD_NUMBER: _builtins.int
+        booking_id: _builtins.str
+        """The id of the booking that an offer makes."""
+        buyer_id: _builtins.str
+        """The buyer."""
+        count: _builtins.int
+        """The number of seats."""
+        @_builtins.property
+        def join_time(self) -> _timestamp_pb2.Timestamp:
+            """The time from which on the buyer waits."""
+
+        def __init__(
+            self,
+            *,
+            booking_id: _builtins.str = ...,
+            buyer_id: _builtins.str = ...,
+            count: _builtins.int = ...,
+            join_time: _timestamp_pb2.Timestamp | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["join_time", b"join_time"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["booking_id", b"booking_id", "buyer_id", b"buyer_id", "count", b"count", "join_time", b"join_time"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    WAITING_LIST_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    SHOW_ID_FIELD_NUMBER: _builtins.int
+    SECTION_ID_FIELD_NUMBER: _builtins.int
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    waiting_list_id: _builtins.str
+    """The waiting list's id, derived from show and section."""
+    version: _builtins.int
+    """The waiting list's version: the number of its events."""
+    show_id: _builtins.str
+    """The show."""
+    section_id: _builtins.str
+    """The section."""
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___WaitingList.Entry]:
+        """The buyers, the next one first."""
+
+    def __init__(
+        self,
+        *,
+        waiting_list_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+        show_id: _builtins.str = ...,
+        section_id: _builtins.str = ...,
+        entries: _abc.Iterable[Global___WaitingList.Entry] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "section_id", b"section_id", "show_id", b"show_id", "version", b"version", "waiting_list_id", b"waiting_list_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WaitingList: _TypeAlias = WaitingList  # noqa: Y015
