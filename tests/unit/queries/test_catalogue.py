@@ -6,7 +6,7 @@ import pytest
 from diptych.catalogue.v1.types_pb2 import CategoryTree, Product
 from google.type.money_pb2 import Money
 
-from query_server.contexts.catalogue import CLOCKS_DIFFER, find_price, list_subtree
+from query_server.contexts.catalogue import CLOCKS_DIFFER, find_children, find_price, list_subtree
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -40,7 +40,8 @@ def test_a_subtree_is_a_category_and_all_below_it() -> None:
     tree = CategoryTree()
     for category_id, parent_id in (("c", "b"), ("a", ""), ("b", "a"), ("d", "a"), ("e", "")):
         tree.categories.add(category_id=category_id, parent_id=parent_id)
-    first, *below = list_subtree(tree, "a")
+    children = find_children(tree.SerializeToString())
+    first, *below = list_subtree(children, "a")
     assert (first, sorted(below)) == ("a", ["b", "c", "d"])
-    assert list(list_subtree(tree, "b")) == ["b", "c"]
-    assert list(list_subtree(tree, "unknown")) == []
+    assert list(list_subtree(children, "b")) == ["b", "c"]
+    assert list(list_subtree(children, "unknown")) == []
