@@ -137,6 +137,17 @@ def test_tickets_returned_before_the_price_is_captured_are_refunded() -> None:
     assert simulation.read() == ("RETURNED", "RETURNED", (100, 0), 0)
 
 
+def test_tickets_returned_before_their_issue_is_answered_are_paid_and_refunded() -> None:
+    simulation = bought()
+    proceed_to(simulation, "issue")
+    simulation.lose_reply()
+    simulation.execute(RETURN)
+    while simulation.deliver_event():
+        pass
+    simulation.settle()
+    assert simulation.read() == ("RETURNED", "RETURNED", (100, 0), 0)
+
+
 def test_all_tickets_of_a_cancelled_show_are_refunded_page_by_page() -> None:
     simulation = Simulation(money=1_000)
     for number in range(9):
