@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from time import monotonic, perf_counter, process_time
+from typing import Any
 
 from diptych.ordering.v1.types_pb2 import Order, OrderHistory
 from msgspec.structs import replace
@@ -71,8 +72,17 @@ class Feed:
 
     async def project(self) -> Sample:
         """Build all views of orders from an empty Redis."""
-        await self._redis.flushall()
+        await self._flush_all_but_skips()
         return await self._measure(self._projector, ("nats_url", "redis_url"), self._count_projected)
+
+    async def _flush_all_but_skips(self) -> None:
+        """Empty Redis except for the events to skip, for which a projector would ask the relay."""
+        kept: dict[bytes, Any] = {
+            key: await self._redis.dump(key) async for key in self._redis.scan_iter("skips:*")
+        }
+        await self._redis.flushall()
+        for key, value in kept.items():
+            await self._redis.restore(key, 0, value)
 
     async def fetch(self) -> Sample:
         """Fetch and acknowledge the same messages with a bare client."""
