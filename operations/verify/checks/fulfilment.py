@@ -3,9 +3,8 @@
 A confirmed order has its stock and its money, once; a rejected or cancelled order has neither.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from diptych.banking.v1 import command_service_pb2 as banking_commands
@@ -15,11 +14,9 @@ from diptych.inventory.v1.types_pb2 import Reservation
 from diptych.ordering.v1.types_pb2 import Order
 from google.protobuf.message import DecodeError
 
-from operations.verify.checks import stored_streams
+from operations.verify.checks.saga_effects import EffectsCheck, fold_streams, read_accepted_steps
 from operations.verify.model import Aggregate, Problem, SagaSpec
-from operations.verify.recheck import confirm
-from operations.verify.report import Report
-from operations.verify.sources import PAGE_SIZE, PostgresReader
+from operations.verify.sources import PostgresReader
 
 SAGA = "fulfilment.fulfilment"
 NEEDED_STREAMS = frozenset({"ordering.order", "inventory.reservation", "banking.hold"})
@@ -32,19 +29,6 @@ RESTING_STATES: Mapping[str, tuple[Collection[str], str, str]] = {
 }
 """Saga status to the states of its order, its reservation and its hold; empty: none but released ones."""
 
-_RESTING = """
-SELECT id, status FROM sagas g
-WHERE saga = 'fulfilment.fulfilment' AND blocked_reason = '' AND status = ANY(CAST(:ends AS text[]))
-AND archived_steps IS NULL
-AND NOT EXISTS (SELECT FROM saga_steps s WHERE s.saga = g.saga AND s.id = g.id AND s.outcome IS NULL)
-"""
-NEXT_RESTING = f"{_RESTING} AND id > :after ORDER BY id LIMIT :limit"
-STILL_RESTING = f"{_RESTING} AND id = ANY(CAST(:ids AS text[])) ORDER BY id"
-ACCEPTED_STEPS = """
-SELECT id, method, request FROM saga_steps
-WHERE saga = 'fulfilment.fulfilment' AND id = ANY(CAST(:ids AS text[])) AND outcome = 'OK'
-"""
-
 RESERVE = "/diptych.inventory.v1.CommandService/ReserveStock"
 HOLD = "/diptych.banking.v1.CommandService/PlaceHold"
 REFUNDS: Mapping[str, type[Any]] = {
@@ -54,45 +38,10 @@ REFUNDS: Mapping[str, type[Any]] = {
 """The requests of refunds by their methods. Deposit is that of earlier releases."""
 
 
-async def check(
-    postgres: PostgresReader,
-    aggregates: Mapping[str, Aggregate],
-    report: Report,
-    deadline: float,
-) -> None:
-    """Check all fulfilments in a resting state.
-
-    Args:
-        postgres: the rows of the sagas, and the events.
-        aggregates: the folds, by stream type.
-        report: receives the findings.
-        deadline: of `time.monotonic`, for fulfilments that change during the check.
-    """
-    if missing := NEEDED_STREAMS - aggregates.keys():
-        report.notes.append(f"effects of {SAGA} not compared: no fold of {', '.join(sorted(missing))}")
-        return
-    after, ends = "", list(RESTING_STATES)
-    while page := await postgres.fetch(NEXT_RESTING, after=after, ends=ends, limit=PAGE_SIZE):
-        after = page[-1].id
-        problems = await _check_page(postgres, aggregates, page)
-        if suspects := {problem.subject.rpartition(" ")[2] for problem in problems}:
-            report.add_all(await confirm(partial(_recheck, postgres, aggregates, suspects), deadline))
-
-
-async def _recheck(
-    postgres: PostgresReader, aggregates: Mapping[str, Aggregate], ids: Collection[str]
-) -> Sequence[Problem]:
-    """Check the fulfilments among these that are in a resting state now."""
-    rows = await postgres.fetch(STILL_RESTING, ids=list(ids), ends=list(RESTING_STATES))
-    return await _check_page(postgres, aggregates, rows)
-
-
 async def _check_page(
     postgres: PostgresReader, aggregates: Mapping[str, Aggregate], fulfilments: Sequence[Any]
 ) -> list[Problem]:
-    steps: dict[str, list[Any]] = defaultdict(list)
-    for row in await postgres.fetch(ACCEPTED_STEPS, ids=[row.id for row in fulfilments]):
-        steps[row.id].append(row)
+    steps = await read_accepted_steps(postgres, SAGA, fulfilments)
     effects = {row.id: Effects(steps[row.id]) for row in fulfilments}
     names = [name for row in fulfilments for name in (f"ordering.order.{row.id}", *effects[row.id].streams)]
     views = await fold_streams(postgres, aggregates, names)
@@ -185,21 +134,7 @@ def _count_pieces(lines: Iterator[tuple[Any, str]]) -> Counter[tuple[str, str]]:
     return pieces
 
 
-async def fold_streams(
-    postgres: PostgresReader, aggregates: Mapping[str, Aggregate], names: Sequence[str]
-) -> dict[str, Any]:
-    """Return the views of these streams, by name; streams that cannot be folded are omitted."""
-    views: dict[str, Any] = {}
-    for name, stream in (await postgres.read_streams(names)).items():
-        aggregate = aggregates[stream.row.type] if stream.row else None
-        if aggregate is None:
-            continue
-        events, problems = stored_streams.parse_events(stream, aggregate.events)
-        if events and not problems:
-            views[name] = aggregate.projections[0].fold(events)
-    return views
-
-
 AGGREGATES: Sequence[Aggregate] = ()
 ASSESSMENTS = {"ordering.customer_activity": lambda message: str(getattr(message, "order_id", ""))}
-SAGAS = (SagaSpec(SAGA, "ordering.order", check, keys=ASSESSMENTS),)
+CHECK = EffectsCheck(SAGA, RESTING_STATES, NEEDED_STREAMS, _check_page)
+SAGAS = (SagaSpec(SAGA, "ordering.order", CHECK.run, keys=ASSESSMENTS),)

@@ -4,9 +4,7 @@ They are taken from the events of bookings and holds. A buyer with tickets has p
 Returned tickets are refunded; released seats cost nothing.
 """
 
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from diptych.banking.v1 import command_service_pb2 as banking_commands
@@ -15,11 +13,9 @@ from diptych.ticketing.v1 import events_pb2
 from diptych.ticketing.v1.types_pb2 import Booking
 from google.protobuf.message import DecodeError
 
-from operations.verify.checks.fulfilment import fold_streams
+from operations.verify.checks.saga_effects import EffectsCheck, fold_streams, read_accepted_steps
 from operations.verify.model import Aggregate, Problem, SagaSpec
-from operations.verify.recheck import confirm
-from operations.verify.report import Report
-from operations.verify.sources import PAGE_SIZE, PostgresReader
+from operations.verify.sources import PostgresReader
 
 SAGA = "purchase.purchase"
 NEEDED_STREAMS = frozenset({"ticketing.booking", "banking.hold"})
@@ -32,48 +28,11 @@ EFFECTS: Mapping[str, tuple[str, str, int]] = {
 }
 """Saga status to the states of its booking and of its hold, and the number of refunds."""
 
-_ENDED = """
-SELECT id, status FROM sagas g
-WHERE saga = 'purchase.purchase' AND blocked_reason = '' AND status = ANY(CAST(:ends AS text[]))
-AND archived_steps IS NULL
-AND NOT EXISTS (SELECT FROM saga_steps s WHERE s.saga = g.saga AND s.id = g.id AND s.outcome IS NULL)
-"""
-NEXT_ENDED = f"{_ENDED} AND id > :after ORDER BY id LIMIT :limit"
-STILL_ENDED = f"{_ENDED} AND id = ANY(CAST(:ids AS text[])) ORDER BY id"
-ACCEPTED_STEPS = """
-SELECT id, method, request FROM saga_steps
-WHERE saga = 'purchase.purchase' AND id = ANY(CAST(:ids AS text[])) AND outcome = 'OK'
-"""
-
-
-async def check(
-    postgres: PostgresReader, aggregates: Mapping[str, Aggregate], report: Report, deadline: float
-) -> None:
-    """Check all purchases that have ended. The arguments are those of `SagaSpec.check`."""
-    if missing := NEEDED_STREAMS - aggregates.keys():
-        report.notes.append(f"effects of {SAGA} not compared: no fold of {', '.join(sorted(missing))}")
-        return
-    after = ""
-    while page := await postgres.fetch(NEXT_ENDED, after=after, ends=list(EFFECTS), limit=PAGE_SIZE):
-        after = page[-1].id
-        problems = await _check_page(postgres, aggregates, page)
-        if suspects := {problem.subject.rpartition(" ")[2] for problem in problems}:
-            report.add_all(await confirm(partial(_recheck, postgres, aggregates, suspects), deadline))
-
-
-async def _recheck(
-    postgres: PostgresReader, aggregates: Mapping[str, Aggregate], ids: Collection[str]
-) -> Sequence[Problem]:
-    rows = await postgres.fetch(STILL_ENDED, ids=list(ids), ends=list(EFFECTS))
-    return await _check_page(postgres, aggregates, rows)
-
 
 async def _check_page(
     postgres: PostgresReader, aggregates: Mapping[str, Aggregate], purchases: Sequence[Any]
 ) -> list[Problem]:
-    steps: dict[str, list[Any]] = defaultdict(list)
-    for row in await postgres.fetch(ACCEPTED_STEPS, ids=[row.id for row in purchases]):
-        steps[row.id].append(row)
+    steps = await read_accepted_steps(postgres, SAGA, purchases)
     holds, refunds, problems = dict[str, list[str]](), dict[str, list[Any]](), list[Problem]()
     for row in purchases:
         try:
@@ -137,4 +96,5 @@ def get_booking_id(message: Any) -> str:
 
 
 AGGREGATES: Sequence[Aggregate] = ()
-SAGAS = (SagaSpec(SAGA, "", check, keys={"ticketing.booking": get_booking_id}),)
+CHECK = EffectsCheck(SAGA, EFFECTS, NEEDED_STREAMS, _check_page)
+SAGAS = (SagaSpec(SAGA, "", CHECK.run, keys={"ticketing.booking": get_booking_id}),)
