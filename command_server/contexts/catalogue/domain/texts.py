@@ -6,12 +6,8 @@ from unicodedata import normalize
 
 from command_server.contexts.catalogue.domain.messages import Attribute, ProductDetails
 from command_server.kernel.decider import Rejected
+from command_server.kernel.hidden_characters import find_hidden_character
 
-_FORBIDDEN = re.compile(
-    "[\x00-\x1f\x7f-\x9f"  # control
-    "\u00ad\u200b\u2028\u2029\u2060-\u2064\ufeff"  # invisible, but not the joiners of scripts and emoji
-    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f]"  # bidirectional
-)
 _PICTURE_URL = re.compile(r"https://[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?(/[!-~]*)?")
 
 
@@ -27,9 +23,8 @@ def clean_text(field: str, text: str, *, is_required: bool = False, has_lines: b
     Raises:
         Rejected: `TEXT_CHARACTER_FORBIDDEN` or `TEXT_EMPTY`.
     """
-    for match in _FORBIDDEN.finditer(text):
-        if match[0] != "\n" or not has_lines:
-            raise Rejected("TEXT_CHARACTER_FORBIDDEN", field=field, character=f"U+{ord(match[0]):04X}")
+    if character := find_hidden_character(text, permitted="\n" if has_lines else ""):
+        raise Rejected("TEXT_CHARACTER_FORBIDDEN", field=field, character=character)
     cleaned = normalize("NFC", text).strip()
     if is_required and not cleaned:
         raise Rejected("TEXT_EMPTY", field=field)

@@ -3,7 +3,6 @@
 Every sale of a show changes this one stream, so its state is small: a bit for each seat, and no bookings.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -30,13 +29,9 @@ from command_server.contexts.ticketing.domain.messages import (
 )
 from command_server.kernel.decider import Aggregate, AlreadyExists, NotFound, Rejected, members, one_stream
 from command_server.kernel.field_rules import check_fields
+from command_server.kernel.hidden_characters import find_hidden_character
 from command_server.kernel.money import Money
 
-FORBIDDEN = re.compile(
-    "[\x00-\x1f\x7f-\x9f"  # control
-    "\u00ad\u200b\u2028\u2029\u2060-\u2064\ufeff"  # invisible, but not the joiners of scripts and emoji
-    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f]"  # bidirectional
-)
 MAX_SEATS_IN_ROWS = 10_000
 """Maximum number of numbered seats of a show; its state and its view grow with them."""
 MAX_PLACES = 100_000
@@ -160,8 +155,8 @@ def schedule(command: ScheduleShow, now: datetime) -> ShowScheduled:
 
 def check_text(name: str, text: str) -> None:
     """Raise Rejected if a text has characters that nobody sees, or nothing else."""
-    if match := FORBIDDEN.search(text):
-        raise Rejected("TEXT_CHARACTER_FORBIDDEN", field=name, character=f"U+{ord(match[0]):04X}")
+    if character := find_hidden_character(text):
+        raise Rejected("TEXT_CHARACTER_FORBIDDEN", field=name, character=character)
     if not text.strip():
         raise Rejected("TEXT_EMPTY", field=name)
 
