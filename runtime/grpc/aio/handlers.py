@@ -4,10 +4,11 @@ How it works. gRPC calls `Handlers.service` for every call that it has received 
 rest of this module makes the server stop without failing a call.
 
 - When a server stops, gRPC cancels the calls that it has received but not handed over: under load, most of
-  the calls in progress. Their callers would see CANCELLED, which clients do not retry.
+  the calls in progress. Their callers would see CANCELLED, which few clients retry.
 - `drain` therefore waits until no call waits to be handed over. It serves calls until it finds a gap between
   them, for at most 0.2 seconds. Then it rejects calls with UNAVAILABLE, which clients retry elsewhere, until
-  it finds a longer gap, for at most 4 seconds.
+  it finds a longer gap, for at most 4 seconds. If calls came while it served, the next call of a client that
+  collects garbage or gets no CPU time may be late, so that gap is longer still.
 - A gap is a number of consecutive ticks of 2 ms without a new call. A late tick does not count: the process
   did not run in the meantime, so calls may be waiting.
 """
@@ -26,9 +27,9 @@ MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 _TICK = 0.002
 """Seconds between two checks for new calls."""
-_SERVING_GAP, _REJECTING_GAP = 4, 12
-"""Ticks without a new call that make a gap. A waiting call is handed over within a tick; a call whose client
-gets little CPU time arrives within a few ticks."""
+_SERVING_GAP, _IDLE_GAP, _BUSY_GAP = 4, 12, 120
+"""Ticks without a new call that make a gap: while serving; while rejecting on an idle server; while
+rejecting on one that had calls. A waiting call is handed over within a tick."""
 _MAX_SERVING_TIME = 0.2
 _MAX_REJECTING_TIME = 4.0
 """Seconds to wait for a gap. Rejecting costs little, and on a busy machine it may take long until enough
@@ -50,9 +51,11 @@ class Handlers(grpc.GenericRpcHandler):
 
     async def drain(self) -> None:
         """Reject new calls, and return when none waits to be handed over, so that the server can stop."""
+        count = self._call_count
         await self._wait_for_gap(_MAX_SERVING_TIME, _SERVING_GAP)
         self._routes.reject_all()
-        await self._wait_for_gap(_MAX_REJECTING_TIME, _REJECTING_GAP)
+        gap = _IDLE_GAP if self._call_count == count else _BUSY_GAP
+        await self._wait_for_gap(_MAX_REJECTING_TIME, gap)
 
     async def _wait_for_gap(self, max_seconds: float, ticks: int) -> None:
         clock = asyncio.get_running_loop().time
