@@ -16,6 +16,7 @@ from diptych.banking.v1 import command_service_pb2 as banking
 from diptych.banking.v1.command_service_pb2_grpc import CommandServiceStub as BankingStub
 from diptych.inventory.v1 import command_service_pb2 as inventory
 from diptych.inventory.v1.command_service_pb2_grpc import CommandServiceStub as InventoryStub
+from diptych.inventory.v1.types_pb2 import RECEIPT_REASON_OPENING
 from diptych.ordering.v1 import command_service_pb2 as ordering
 from diptych.ordering.v1.command_service_pb2_grpc import CommandServiceStub as OrderingStub
 from diptych_client import aio
@@ -115,7 +116,7 @@ def _delivery(sku: str) -> Any:
         sku=sku,
         warehouse_id="warehouse-1",
         quantity=100 * ORDERS,
-        purchase_order="p-1",
+        reason=RECEIPT_REASON_OPENING,
         delivery_note="n-1",
     )
 

@@ -19,7 +19,7 @@ from diptych.inventory.v1.command_service_pb2 import (
     RegisterProductRequest,
     ReserveStockRequest,
 )
-from diptych.inventory.v1.types_pb2 import ReservationLine
+from diptych.inventory.v1.types_pb2 import RECEIPT_REASON_OPENING, ReservationLine
 from diptych.ordering.v1.command_service_pb2 import AssessOrderRequest, ConfirmOrderRequest, PlaceOrderRequest
 from google.protobuf.message import Message
 from google.type.money_pb2 import Money
@@ -85,7 +85,7 @@ def generate_supplies() -> Iterator[Message]:
             sku=f"sku-{number}",
             warehouse_id="warehouse-1",
             quantity=SUPPLIES,
-            purchase_order="purchase-1",
+            reason=RECEIPT_REASON_OPENING,
             delivery_note=f"note-{number}",
         )
     for number in range(ACCOUNTS):

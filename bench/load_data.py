@@ -18,6 +18,7 @@ from diptych.catalogue.v1 import command_service_pb2_grpc as catalogue_grpc
 from diptych.catalogue.v1.types_pb2 import ProductDetails
 from diptych.inventory.v1 import command_service_pb2 as inventory
 from diptych.inventory.v1 import command_service_pb2_grpc as inventory_grpc
+from diptych.inventory.v1.types_pb2 import RECEIPT_REASON_OPENING
 from diptych.ordering.v1 import command_service_pb2_grpc as ordering_grpc
 from diptych.ticketing.v1 import command_service_pb2_grpc as ticketing_grpc
 from diptych_client import aio
@@ -102,7 +103,11 @@ def _generate_deliveries(channel: Any) -> Iterator[Command]:
     stock = inventory_grpc.CommandServiceStub(channel)
     for sku in _name_products():
         delivery = inventory.ReceiveStockRequest(
-            sku=sku, warehouse_id="load-warehouse", quantity=1_000, purchase_order="p-1", delivery_note="n-1"
+            sku=sku,
+            warehouse_id="load-warehouse",
+            quantity=1_000,
+            reason=RECEIPT_REASON_OPENING,
+            delivery_note="n-1",
         )
         yield stock.ReceiveStock, delivery, sku
     accounts = banking_grpc.CommandServiceStub(channel)

@@ -41,7 +41,7 @@ DESCRIPTORS = Path(".cache", "load.protoset")
 """The descriptors of the messages, for ghz."""
 SCOPES = [
     *(f"{context}.{scope}" for context in CONTEXTS for scope in ("read", "write")),
-    *("ordering.own-prices", "catalogue.quote", "ticketing.buy"),
+    *("ordering.own-prices", "catalogue.quote", "ticketing.buy", "inventory.purchase"),
 ]
 START_TIMEOUT = 60.0
 """Seconds within which the local stack has to serve."""

@@ -5,11 +5,19 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 from diptych.inventory.v1.command_service_pb2 import (
+    RaisePurchaseOrderRequest,
+    ReceiveGoodsRequest,
     ReceiveStockRequest,
     RegisterProductRequest,
     ReserveStockRequest,
+    SendToSupplierRequest,
 )
-from diptych.inventory.v1.types_pb2 import ReservationLine
+from diptych.inventory.v1.types_pb2 import (
+    RECEIPT_REASON_OPENING,
+    DeliveredLine,
+    PurchaseLine,
+    ReservationLine,
+)
 from diptych.ordering.v1.command_service_pb2 import PlaceOrderRequest
 from diptych.ordering.v1.query_service_pb2 import GetOrderRequest
 from diptych.ordering.v1.types_pb2 import OrderLine, ShippingAddress
@@ -78,7 +86,7 @@ def create_stock_requests() -> tuple[RegisterProductRequest, ReceiveStockRequest
             sku="sku-1",
             warehouse_id="warehouse-1",
             quantity=1_000_000,
-            purchase_order="purchase-1",
+            reason=RECEIPT_REASON_OPENING,
             delivery_note="note-1",
         ),
     )
@@ -94,6 +102,34 @@ def generate_reservations(count: int) -> Iterator[ReserveStockRequest]:
             reservation_id=name,
             lines=[ReservationLine(sku="sku-1", warehouse_id="warehouse-1", quantity=1)],
             deadline=deadline,  # type: ignore[arg-type] # Protobuf takes a datetime
+        )
+
+
+def create_purchase(order_id: str) -> tuple[RaisePurchaseOrderRequest, SendToSupplierRequest]:
+    """Return the requests that precede deliveries: an order of a million pieces of the product."""
+    line = PurchaseLine(sku="sku-1", quantity=1_000_000)
+    line.unit_price.currency_code = "EUR"
+    return (
+        RaisePurchaseOrderRequest(
+            request_id=str(uuid4()),
+            purchase_order_id=order_id,
+            supplier_id="supplier-1",
+            warehouse_id="warehouse-1",
+            lines=[line],
+        ),
+        SendToSupplierRequest(request_id=str(uuid4()), purchase_order_id=order_id, expected_on="2199-01-31"),
+    )
+
+
+def generate_deliveries(order_id: str, count: int) -> Iterator[ReceiveGoodsRequest]:
+    """Yield ReceiveGoods requests for one piece each, all of the same order."""
+    for _ in range(count):
+        name = str(uuid4())
+        yield ReceiveGoodsRequest(
+            request_id=name,
+            purchase_order_id=order_id,
+            delivery_note=name,
+            lines=[DeliveredLine(sku="sku-1", quantity=1)],
         )
 
 

@@ -25,8 +25,10 @@ GET, BATCH, LIST = f"{QUERY}/GetOrder", f"{QUERY}/BatchGetOrders", f"{QUERY}/Lis
 STOCKKEEPING = "/diptych.inventory.v1.CommandService"
 TICKETING = "/diptych.ticketing.v1.CommandService"
 PLACE, RESERVE = f"{COMMAND}/PlaceOrder", f"{STOCKKEEPING}/ReserveStock"
+RECEIVE = f"{STOCKKEEPING}/ReceiveGoods"
 HOLD = f"{TICKETING}/HoldSeats"
 HOLDS_OF_ONE_SHOW = "HoldSeats of one show"
+DELIVERIES_OF_ONE_ORDER = "ReceiveGoods of one order"
 CALLS = 4_000
 """Calls per run of the complete bench."""
 BATCH_CALLS, LIST_CALLS = 800, 1_500
@@ -113,6 +115,7 @@ class Services:
                 Subject("PlaceOrder", self.place_orders),
                 Subject(name_on_h2corn("PlaceOrder"), partial(self.place_orders, fast_command)),
                 Subject("ReserveStock", self.reserve_stock),
+                Subject(DELIVERIES_OF_ONE_ORDER, self.receive_goods),
                 Subject(HOLDS_OF_ONE_SHOW, self.hold_seats),
                 Subject("eventsourcing", baseline.run),
                 Subject(name_lone("echo"), partial(self._call_alone, GET, echo)),
@@ -256,6 +259,18 @@ class Services:
         reservations = requests.generate_reservations(self._calls)
         return await self._measure(
             self._command.address, RESERVE, reservations, self._calls, self._command_processes, events=2
+        )
+
+    async def receive_goods(self) -> Sample:
+        """Receive goods of one purchase order, a new one in each run, into one stock."""
+        order_id = str(uuid4())
+        for request in requests.create_purchase(order_id):
+            name = type(request).__name__.removesuffix("Request")
+            await self._environment.call(self._command.address, f"{STOCKKEEPING}/{name}", request)
+        await self._environment.reset_expected_events()
+        deliveries = requests.generate_deliveries(order_id, self._calls)
+        return await self._measure(
+            self._command.address, RECEIVE, deliveries, self._calls, self._command_processes, events=3
         )
 
     async def hold_seats(self) -> Sample:

@@ -14,7 +14,7 @@ from bench import (
     served_method,
 )
 from bench.comparison import ABSOLUTE, Comparison, select_cpu, select_memory, select_percentile
-from bench.services import BATCH_SIZE, HOLDS_OF_ONE_SHOW, name_lone, name_on_h2corn
+from bench.services import BATCH_SIZE, DELIVERIES_OF_ONE_ORDER, HOLDS_OF_ONE_SHOW, name_lone, name_on_h2corn
 
 P50, P99 = select_percentile("50"), select_percentile("99")
 MANAGED_QUEUE, MANAGED_PACED = (f"{each}, {sagas.MANAGED}" for each in (sagas.QUEUED, sagas.PACED))
@@ -25,6 +25,7 @@ SERVICES = (
     Comparison("PlaceOrder", "echo of PlaceOrder", 0.5, 0.8),
     Comparison(name_on_h2corn("PlaceOrder"), "echo of PlaceOrder", 0.8, 1.1),
     Comparison("ReserveStock", "PlaceOrder", 0.7, 1.0),
+    Comparison(DELIVERIES_OF_ONE_ORDER, "PlaceOrder", 0.4, 0.7),
     Comparison(HOLDS_OF_ONE_SHOW, ABSOLUTE, 1, 2, metric_name="thousands/s", factor=1e-3),
     Comparison(HOLDS_OF_ONE_SHOW, ABSOLUTE, 300, 100, P99, "p99 in ms", at_most=True),
     Comparison("BatchGetOrders", "echo of GetOrder", 8, 20, factor=BATCH_SIZE),

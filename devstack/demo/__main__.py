@@ -16,6 +16,7 @@ from devstack.demo.catalogue import CatalogueDemo
 from devstack.demo.fulfilment import FulfilmentDemo
 from devstack.demo.narration import UnexpectedResult, check, print_line, print_step
 from devstack.demo.ordering import OrderingDemo
+from devstack.demo.purchasing import PurchasingDemo
 from devstack.demo.ticketing import TicketingDemo
 from devstack.stack import Stack
 from devstack.stack_kinds import temporary_stack
@@ -41,6 +42,7 @@ async def main() -> None:
             async with await connect(stack.settings.nats_url, "demo") as nats:
                 orders = await OrderingDemo(stack, nats).run()
             await FulfilmentDemo(stack, orders).run()
+            await PurchasingDemo(stack).run()
             await TicketingDemo(stack).run()
             await _verify(stack)
             click.echo("\nStopping ...")

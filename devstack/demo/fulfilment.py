@@ -19,6 +19,7 @@ from diptych.inventory.v1 import command_service_pb2 as inventory
 from diptych.inventory.v1 import query_service_pb2 as inventory_queries
 from diptych.inventory.v1.command_service_pb2_grpc import CommandServiceStub as InventoryStub
 from diptych.inventory.v1.query_service_pb2_grpc import QueryServiceStub as InventoryQueriesStub
+from diptych.inventory.v1.types_pb2 import RECEIPT_REASON_OPENING
 from diptych.ordering.v1 import command_service_pb2 as ordering
 from diptych.ordering.v1.command_service_pb2_grpc import CommandServiceStub
 from diptych.ordering.v1.types_pb2 import OrderLine
@@ -132,7 +133,11 @@ class FulfilmentDemo:
                 inventory.RegisterProductRequest(sku=sku, title=title, reorder_point=1),
             )
             delivery = inventory.ReceiveStockRequest(
-                sku=sku, warehouse_id="w-1", quantity=quantity, purchase_order="po-1", delivery_note=sku
+                sku=sku,
+                warehouse_id="w-1",
+                quantity=quantity,
+                reason=RECEIPT_REASON_OPENING,
+                delivery_note=sku,
             )
             await self._write.send(self._inventory.ReceiveStock, delivery)
             print_line(f"{quantity:3} {sku}")

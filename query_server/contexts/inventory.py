@@ -1,8 +1,10 @@
-"""Queries of inventory: products, stock, reorder alerts, stock movements and reservations."""
+"""Queries of inventory: products, stock, reorder alerts, stock movements, reservations, purchase orders."""
 
 from diptych.inventory.v1 import query_service_pb2 as protocol
 from diptych.inventory.v1.types_pb2 import (
+    ExpectedStock,
     Product,
+    PurchaseOrder,
     ReorderAlert,
     Reservation,
     Stock,
@@ -21,10 +23,11 @@ from query_server.watches import Watch, WatchResponses
 from query_server.wire_format import encode_view
 
 PRODUCTS, STOCKS, RESERVATIONS = View.of(Product), View.of(Stock), View.of(Reservation)
-ALERTS, LEDGERS = View.of(ReorderAlert), View.of(StockLedger)
+ALERTS, LEDGERS, ORDERS = View.of(ReorderAlert), View.of(StockLedger), View.of(PurchaseOrder)
 PRODUCT_NOT_FOUND = NotFound("inventory", "PRODUCT_NOT_FOUND", ("sku",))
 STOCK_NOT_FOUND = NotFound("inventory", "STOCK_NOT_FOUND", ("sku", "warehouse_id"))
 RESERVATION_NOT_FOUND = NotFound("inventory", "RESERVATION_NOT_FOUND", ("reservation_id",))
+ORDER_NOT_FOUND = NotFound("inventory", "PURCHASE_ORDER_NOT_FOUND", ("purchase_order_id",))
 MAX_WAREHOUSES = 1_000
 """Warehouses of one SKU that a response includes. The rules allow 200; before that, there was no limit."""
 
@@ -37,9 +40,11 @@ async def get_product(products: FreshReader, request: protocol.GetProductRequest
 
 
 async def get_stock(stocks: FreshReader, request: protocol.GetStockRequest) -> bytes:
-    """Respond with a SKU's stock in each warehouse, and the totals."""
+    """Respond with a SKU's stock in each warehouse, the totals, and what purchase orders lack."""
+    (orders,) = stocks.others
     views = await list_pages.read_all(stocks, stocks.view.index("sku", request.sku), MAX_WAREHOUSES)
-    if not views:
+    expected = await orders.get_counters(orders.view.counters("expected", request.sku))
+    if not views and not expected:
         raise STOCK_NOT_FOUND.error(request.sku, "")
     by_warehouse = sorted(map(Stock.FromString, views), key=lambda stock: stock.warehouse_id)
     response = protocol.GetStockResponse(
@@ -48,8 +53,14 @@ async def get_stock(stocks: FreshReader, request: protocol.GetStockRequest) -> b
         reserved=sum(stock.reserved for stock in by_warehouse),
         available=sum(stock.available for stock in by_warehouse),
         in_transit=sum(stock.in_transit for stock in by_warehouse),
+        expected=[_build_expected(name, quantity) for name, quantity in sorted(expected.items())],
     )
     return response.SerializeToString()
+
+
+def _build_expected(counter: str, quantity: int) -> ExpectedStock:
+    day, _, warehouse_id = counter.partition("/")
+    return ExpectedStock(day=day, warehouse_id=warehouse_id, quantity=quantity)
 
 
 async def list_stock(stocks: FreshReader, request: protocol.ListStockRequest) -> bytes:
@@ -77,6 +88,19 @@ async def list_reorder_alerts(alerts: FreshReader, request: protocol.ListReorder
 
 async def get_reservation(reservations: FreshReader, request: protocol.GetReservationRequest) -> bytes:
     return encode_view(await reservations.get(request.reservation_id, RESERVATION_NOT_FOUND))
+
+
+async def get_purchase_order(orders: FreshReader, request: protocol.GetPurchaseOrderRequest) -> bytes:
+    return encode_view(await orders.get(request.purchase_order_id, ORDER_NOT_FOUND))
+
+
+async def list_purchase_orders(orders: FreshReader, request: protocol.ListPurchaseOrdersRequest) -> bytes:
+    values = [("supplier", request.supplier_id)] if request.supplier_id else []
+    if request.state:
+        values.append(("state", PurchaseOrder.State.Name(request.state)))
+    name = "_".join(name for name, _ in values) or "all"
+    window = Window(orders.view.index(name, *(value for _, value in values)))
+    return (await list_pages.read_page(orders, window, request)).encode()
 
 
 def watch_reorder_alerts(watch: Watch, _: protocol.WatchReorderAlertsRequest) -> WatchResponses:
@@ -108,11 +132,13 @@ CONTEXT = QueryContext(
     protocol.DESCRIPTOR.services_by_name["QueryService"],
     {
         "GetProduct": Query(PRODUCTS, get_product),
-        "GetStock": Query(STOCKS, get_stock),
+        "GetStock": Query(STOCKS, get_stock, others=(ORDERS,)),
         "ListStock": Query(STOCKS, list_stock),
         "GetReservation": Query(RESERVATIONS, get_reservation),
         "ListReorderAlerts": Query(ALERTS, list_reorder_alerts),
         "GetStockMovements": Query(LEDGERS, get_stock_movements),
+        "GetPurchaseOrder": Query(ORDERS, get_purchase_order),
+        "ListPurchaseOrders": Query(ORDERS, list_purchase_orders),
     },
     {"WatchReorderAlerts": WatchQuery(ALERTS, watch_reorder_alerts)},
 )

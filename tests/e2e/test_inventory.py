@@ -10,7 +10,17 @@ import grpc
 import pytest
 from diptych.inventory.v1 import command_service_pb2 as commands
 from diptych.inventory.v1 import query_service_pb2 as queries
-from diptych.inventory.v1.types_pb2 import ReorderAlert, Reservation, ReservationLine, StockMovement
+from diptych.inventory.v1.types_pb2 import (
+    RECEIPT_REASON_OPENING,
+    DeliveredLine,
+    PurchaseLine,
+    PurchaseOrder,
+    ReorderAlert,
+    Reservation,
+    ReservationLine,
+    StockMovement,
+)
+from google.type.money_pb2 import Money
 
 from devstack.stack import Stack
 from operations.verify.verification import verify
@@ -18,7 +28,7 @@ from tests.support.harness.caller import Caller
 from tests.support.harness.rpc_failure import reason_of
 from tests.support.harness.waiting import until
 
-SCOPES = ("inventory.write", "inventory.reserve", "inventory.read")
+SCOPES = ("inventory.write", "inventory.reserve", "inventory.purchase", "inventory.approve", "inventory.read")
 CALLERS, PIECES = 64, 10
 
 
@@ -39,7 +49,11 @@ async def sku(caller: Caller) -> str:
 
 def receive(sku: str, quantity: int, warehouse: str = "w-1", note: str = "n-1") -> Any:
     return commands.ReceiveStockRequest(
-        sku=sku, warehouse_id=warehouse, quantity=quantity, purchase_order="po-1", delivery_note=note
+        sku=sku,
+        warehouse_id=warehouse,
+        quantity=quantity,
+        reason=RECEIPT_REASON_OPENING,
+        delivery_note=note,
     )
 
 
@@ -146,6 +160,53 @@ async def test_a_skus_ledger_is_paged_over_all_its_warehouses(
     assert {m.actor for m in found} == {"alice"}
     one = await caller.query(queries.GetStockMovementsRequest(sku=sku, warehouse_id="w-2"))
     assert [m.quantity for m in one.movements] == [2] * 4
+
+
+async def test_a_purchase_order_raises_the_stock_as_its_goods_arrive(
+    stack: Stack, caller: Caller, sku: str
+) -> None:
+    supplier, id_, day = uuid4().hex, uuid4().hex, "2199-01-31"
+    line = PurchaseLine(sku=sku, quantity=20, unit_price=Money(currency_code="EUR", units=501))
+    await caller.execute(
+        commands.RaisePurchaseOrderRequest(
+            purchase_order_id=id_, supplier_id=supplier, warehouse_id="w-1", lines=[line]
+        )
+    )
+    approval = commands.ApprovePurchaseOrderRequest(purchase_order_id=id_)
+    assert await caller.rejection_reason(approval) == "PURCHASE_ORDER_SAME_CALLER"
+    other = Caller(stack, "inventory.approve", subject="bob")
+    await other.execute(approval)
+    await other.close()
+
+    async def read_stock(token: str) -> tuple[int, list[tuple[str, str, int]]]:
+        found = await caller.query(queries.GetStockRequest(sku=sku, at_least_as_fresh=token))
+        return found.on_hand, [(each.day, each.warehouse_id, each.quantity) for each in found.expected]
+
+    sent = await caller.execute(commands.SendToSupplierRequest(purchase_order_id=id_, expected_on=day))
+    assert await read_stock(sent.consistency_token) == (0, [(day, "w-1", 20)])
+    part = commands.ReceiveGoodsRequest(
+        purchase_order_id=id_, delivery_note="n-1", lines=[DeliveredLine(sku=sku, quantity=12)]
+    )
+    received = await caller.execute(part)
+    assert await read_stock(received.consistency_token) == (12, [(day, "w-1", 8)])
+    listed = await caller.query(
+        queries.ListPurchaseOrdersRequest(
+            supplier_id=supplier,
+            state=PurchaseOrder.STATE_SENT,
+            at_least_as_fresh=received.consistency_token,
+        )
+    )
+    assert [(each.approved_by, each.lines[0].received) for each in listed.purchase_orders] == [("bob", 12)]
+    closed = await caller.execute(
+        commands.ClosePurchaseOrderRequest(purchase_order_id=id_, reason="the rest is late")
+    )
+    assert await read_stock(closed.consistency_token) == (12, [])
+    found = await caller.query(
+        queries.GetPurchaseOrderRequest(purchase_order_id=id_, at_least_as_fresh=closed.consistency_token)
+    )
+    assert (found.purchase_order.state, found.purchase_order.version) == (PurchaseOrder.STATE_CLOSED, 5)
+    movements = await caller.query(queries.GetStockMovementsRequest(sku=sku))
+    assert [(each.reference, each.quantity) for each in movements.movements] == [(id_, 12)]
 
 
 async def test_low_stock_is_listed_until_there_is_enough(caller: Caller, sku: str) -> None:

@@ -5,7 +5,7 @@ from uuid import UUID, uuid5
 
 from diptych.banking.v1 import command_service_pb2 as banking
 from diptych.inventory.v1 import command_service_pb2 as inventory
-from diptych.inventory.v1.types_pb2 import ReservationLine
+from diptych.inventory.v1.types_pb2 import RECEIPT_REASON_RETURN, ReservationLine
 from diptych.ordering.v1 import command_service_pb2 as ordering
 from diptych.ordering.v1 import query_service_pb2 as ordering_queries
 from google.protobuf.message import Message
@@ -112,7 +112,7 @@ def restock(fulfilment: Fulfilment) -> Send:
         sku=sku,
         warehouse_id=warehouse_id,
         quantity=quantity,
-        purchase_order="return",
+        reason=RECEIPT_REASON_RETURN,
         delivery_note=fulfilment.order_id,
     )
     return Send(f"restock-{fulfilment.restocked + 1}", request)

@@ -1,6 +1,13 @@
 """The views of inventory, one file per view."""
 
-from projector.projections.inventory import product, reorder_alert, reservation, stock, stock_ledger
+from projector.projections.inventory import (
+    product,
+    purchase_order,
+    reorder_alert,
+    reservation,
+    stock,
+    stock_ledger,
+)
 
 PROJECTIONS = (
     product.PRODUCTS,
@@ -8,4 +15,5 @@ PROJECTIONS = (
     reorder_alert.ALERTS,
     stock_ledger.LEDGERS,
     reservation.RESERVATIONS,
+    purchase_order.ORDERS,
 )

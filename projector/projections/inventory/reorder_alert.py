@@ -51,6 +51,7 @@ def raised(alert: views.ReorderAlert, event: events.ReorderAlertRaised) -> None:
     alert.available = event.available
     alert.reorder_point = event.reorder_point
     alert.raise_time.CopyFrom(event.raised_at)
+    alert.purchase_order_id = event.purchase_order_id
     alert.ClearField("clear_time")
 
 

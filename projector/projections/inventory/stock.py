@@ -71,6 +71,13 @@ def reorder_point_set(stock: views.Stock, event: events.ReorderPointSet) -> None
     stock.reorder_point = event.reorder_point
 
 
+@STOCKS.on(events.ReorderTermsSet)
+def reorder_terms_set(stock: views.Stock, event: events.ReorderTermsSet) -> None:
+    stock.ClearField("reorder_terms")
+    if event.HasField("terms"):
+        stock.reorder_terms.CopyFrom(event.terms)
+
+
 @STOCKS.on(events.ReorderAlertRaised)
 def alert_raised(stock: views.Stock, _: events.ReorderAlertRaised) -> None:
     stock.low = True

@@ -37,6 +37,9 @@ def create_entry(ledger: views.StockLedger, event: RecordedEvent) -> views.Stock
         entry.sku, entry.warehouse_id = movement.sku, movement.warehouse_id
         entry.quantity = getattr(movement, quantity)
         entry.reference = getattr(movement, reference)
+        if isinstance(movement, events.StockReceived):
+            entry.receipt_reason = movement.reason
+            entry.reference = movement.purchase_order or movement.delivery_note
         if not isinstance(movement, events.StockExpected):
             entry.on_hand, entry.reserved = movement.on_hand, movement.reserved
     return entry

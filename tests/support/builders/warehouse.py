@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 
 from command_server.contexts.inventory import CONTEXT
 from command_server.contexts.inventory.domain.messages import (
+    ReceiptReason,
     ReceiveStock,
     RegisterProduct,
     ReservationLine,
@@ -27,7 +28,7 @@ def make_warehouse(*, on_hand: int = 0, reorder_point: int = 0) -> World:
 
 
 def receive(quantity: int, note: str = "n-1", *, sku: str = SKU, warehouse: str = WAREHOUSE) -> ReceiveStock:
-    return ReceiveStock(sku, warehouse, quantity, "po-1", note)
+    return ReceiveStock(sku, warehouse, quantity, ReceiptReason.OPENING, note)
 
 
 def reserve(id_: str, *lines: tuple[str, str, int] | int, deadline: datetime = DEADLINE) -> ReserveStock:

@@ -14,7 +14,7 @@ from diptych.fulfilment.v1 import query_service_pb2 as fulfilment
 from diptych.fulfilment.v1.types_pb2 import Fulfilment
 from diptych.inventory.v1 import command_service_pb2 as inventory
 from diptych.inventory.v1 import query_service_pb2 as inventory_queries
-from diptych.inventory.v1.types_pb2 import ReservationLine
+from diptych.inventory.v1.types_pb2 import RECEIPT_REASON_OPENING, ReservationLine
 from diptych.ordering.v1 import command_service_pb2 as ordering
 from diptych.ordering.v1.query_service_pb2 import WatchOrderRequest
 from google.type.money_pb2 import Money
@@ -47,7 +47,11 @@ class Trade:
         await self.caller.execute(inventory.RegisterProductRequest(sku=sku, title="A thing", reorder_point=0))
         await self.caller.execute(
             inventory.ReceiveStockRequest(
-                sku=sku, warehouse_id="w-1", quantity=quantity, purchase_order="po", delivery_note="n"
+                sku=sku,
+                warehouse_id="w-1",
+                quantity=quantity,
+                reason=RECEIPT_REASON_OPENING,
+                delivery_note="n",
             )
         )
         return sku

@@ -2,7 +2,7 @@
 
 from command_server.contexts import banking, inventory, ordering
 from command_server.contexts.banking.domain.messages import Deposit, OpenAccount
-from command_server.contexts.inventory.domain.messages import ReceiveStock, RegisterProduct
+from command_server.contexts.inventory.domain.messages import ReceiptReason, ReceiveStock, RegisterProduct
 from command_server.contexts.inventory.domain.stock import stock_stream
 from command_server.contexts.ordering.domain import messages as orders
 from command_server.kernel.money import Money
@@ -26,7 +26,9 @@ class Simulation(SagaSimulation):
         self.supplied = (stock, money)
         """The pieces of tea and the money that came in."""
         for sku in ("tea", "mug"):
-            self.execute(RegisterProduct(sku, sku, 0), ReceiveStock(sku, "w-1", stock, "po", "n"))
+            self.execute(
+                RegisterProduct(sku, sku, 0), ReceiveStock(sku, "w-1", stock, ReceiptReason.OPENING, "n")
+            )
         self.execute(OpenAccount("a-1", "ada", "EUR", None, None))
         if money:
             self.execute(Deposit("a-1", Money("EUR", money), "pay"))
@@ -51,7 +53,7 @@ class Simulation(SagaSimulation):
         stock, money = self.supplied
         self.execute(RegisterProduct("pot", "pot", 0))
         for sku in ("tea", "mug", "pot"):
-            self.execute(ReceiveStock(sku, "w-1", 10, "po", f"n-{stock}"))
+            self.execute(ReceiveStock(sku, "w-1", 10, ReceiptReason.OPENING, f"n-{stock}"))
         self.execute(Deposit("a-1", Money("EUR", 1000), "pay"))
         self.supplied = (stock + 10, money + 1000)
 

@@ -14,6 +14,7 @@ from command_server.contexts.inventory.domain.messages import (
     DiscontinueProduct,
     ExpireReservation,
     FirmReservation,
+    ReceiptReason,
     ReceiveStock,
     RegisterProduct,
     ReleaseReservation,
@@ -95,7 +96,12 @@ class InventoryMachine(RuleBasedStateMachine):
     def receive(self, key: StockKey, count: int, note: str) -> None:
         before = self.deliveries.get((key, note))
         is_new = before is None and key[0] in self.registered and key[0] not in self.discontinued
-        if self.execute(ReceiveStock(*key, count, "po", note), allowed=is_new or before == count) and is_new:
+        if (
+            self.execute(
+                ReceiveStock(*key, count, ReceiptReason.OPENING, note), allowed=is_new or before == count
+            )
+            and is_new
+        ):
             self.deliveries[key, note] = count
             self.on_hand[key] = self.on_hand.get(key, 0) + count
             self.reorder_points.setdefault(key, 2)

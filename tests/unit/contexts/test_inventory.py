@@ -7,6 +7,7 @@ from command_server.contexts.inventory.domain.messages import (
     AdjustStock,
     CompleteTransfer,
     DiscontinueProduct,
+    ReceiptReason,
     ReceiveStock,
     RegisterProduct,
     SetReorderPoint,
@@ -45,9 +46,13 @@ def test_a_delivery_counts_once() -> None:
 
 def test_deliveries_whose_documents_have_line_ends_are_distinct() -> None:
     world = make_warehouse()
-    documents = [("po\nn", "1"), ("po", "n\n1"), ("po", "n")]
-    for purchase_order, note in documents:
-        delivery = ReceiveStock(SKU, WAREHOUSE, 5, purchase_order, note)
+    documents = [
+        (ReceiptReason.OPENING, f"1\n{SKU}"),
+        (ReceiptReason.OPENING, "1"),
+        (ReceiptReason.RETURN, "1"),
+    ]
+    for reason, note in documents:
+        delivery = ReceiveStock(SKU, WAREHOUSE, 5, reason, note)
         assert world.execute(delivery)
         world.assert_unchanged(delivery)
     assert get_levels(world)[0] == 5 * len(documents)

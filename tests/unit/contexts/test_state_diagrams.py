@@ -21,6 +21,11 @@ from command_server.contexts.inventory.domain.messages import (
     FirmReservation,
     ReleaseReservation,
 )
+from command_server.contexts.inventory.domain.purchase_messages import (
+    CancelPurchaseOrder,
+    ClosePurchaseOrder,
+)
+from command_server.contexts.inventory.domain.purchase_order import PURCHASE_ORDER
 from command_server.contexts.inventory.domain.reservation import RESERVATION
 from command_server.contexts.ticketing import CONTEXT as TICKETING
 from command_server.contexts.ticketing.domain.booking import BOOKING
@@ -37,9 +42,9 @@ from command_server.contexts.ticketing.domain.messages import (
 )
 from command_server.contexts.ticketing.domain.show import SHOW
 from diptych_testing.world import World
-from tests.support.builders import theatre
+from tests.support.builders import purchasing, theatre
 from tests.support.builders.bank import eur, hold, make_bank
-from tests.support.builders.warehouse import make_warehouse, reserve
+from tests.support.builders.warehouse import SKU, make_warehouse, reserve
 from tests.support.models.diagrams import find_transitions, read_diagram
 
 AFTER_DEADLINES = timedelta(hours=2)
@@ -75,7 +80,7 @@ def test_holds_and_transfers_match_their_diagrams() -> None:
     assert {*holds, *transfers} == read_diagram("banking.md")
 
 
-def test_reservations_match_their_diagram() -> None:
+def test_reservations_and_purchase_orders_match_their_diagrams() -> None:
     make, firm, commit = reserve("r-1", 3), FirmReservation("r-1"), CommitReservation("r-1")
     release, expire = ReleaseReservation("r-1", "over"), ExpireReservation("r-1")
     transitions = find_transitions(
@@ -91,7 +96,32 @@ def test_reservations_match_their_diagram() -> None:
         [make, firm, commit, release, expire],
         AFTER_DEADLINES,
     )
-    assert set(transitions) == read_diagram("inventory.md")
+    raise_, send = purchasing.order(), purchasing.SEND
+    part, rest = purchasing.goods("n-1", (SKU, 20)), purchasing.goods("n-2", (purchasing.OTHER_SKU, 5))
+    close, cancel = ClosePurchaseOrder("p-1", "over"), CancelPurchaseOrder("p-1", "over")
+    orders = find_transitions(
+        purchasing.make_market,
+        PURCHASE_ORDER.stream("p-1"),
+        {
+            "[*]": [],
+            "RAISED": [purchasing.LARGE],
+            "APPROVED": [raise_],
+            "SENT": [raise_, send, part],
+            "RECEIVED": [raise_, send, part, rest],
+            "CLOSED": [raise_, send, part, close],
+            "CANCELLED": [raise_, cancel],
+        },
+        [raise_, purchasing.LARGE, purchasing.APPROVE, send, part, rest, close, cancel],
+        AFTER_DEADLINES,
+    )
+    untouched = find_transitions(
+        purchasing.make_market,
+        PURCHASE_ORDER.stream("p-1"),
+        {"SENT": [raise_, send]},
+        [close, cancel],
+        AFTER_DEADLINES,
+    )
+    assert {*transitions, *orders, *untouched} == read_diagram("inventory.md")
 
 
 def test_shows_and_bookings_match_their_diagrams() -> None:

@@ -18,12 +18,11 @@ from process_manager.saga import (
     TimerFired,
 )
 from process_manager.sagas.deadlines import DEADLINE, RETRY_INTERVAL, Expiry
-from process_manager.sagas.inventory import SAGAS
+from process_manager.sagas.inventory import RESERVATIONS as SAGA
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 AT = NOON + timedelta(minutes=15)
 AHEAD = NOON + timedelta(hours=3)
-(SAGA,) = SAGAS
 
 
 def begin(saga: Saga[Expiry]) -> Expiry:

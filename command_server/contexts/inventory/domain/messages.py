@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum
 from typing import Annotated
 
+from command_server.kernel.field_hints import FieldRule
 from command_server.kernel.field_rules import Id, at_least, at_most, between, length
+from command_server.kernel.money import Limit
 
 MAX_LINES = 100
 """Maximum number of lines of a reservation."""
@@ -13,6 +16,33 @@ DocumentNumber = Annotated[str, length(1, 64)]
 Count = Annotated[int, between(0, 10**9)]
 Quantity = Annotated[int, between(1, 10**6)]
 """The pieces of one delivery, reservation line or transfer."""
+
+
+class ReceiptReason(Enum):
+    """Why pieces were added to a stock, with the numbers of the proto."""
+
+    UNSPECIFIED = 0
+    """Recorded before receipts had reasons: `purchase_order` is a text of the caller."""
+    RETURN = 1
+    OPENING = 2
+    PRODUCTION = 3
+    PURCHASE = 4
+
+
+OWN_REASONS = (ReceiptReason.RETURN, ReceiptReason.OPENING, ReceiptReason.PRODUCTION)
+"""The reasons of receipts without a purchase order."""
+OwnReason = Annotated[
+    ReceiptReason, FieldRule(OWN_REASONS.__contains__, "must be RETURN, OPENING or PRODUCTION")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ReorderTerms:
+    """What is ordered from whom when a stock has a reorder alert."""
+
+    supplier_id: Id
+    quantity: Quantity
+    unit_price: Limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +68,15 @@ class RegisterProduct:
 
 @dataclass(frozen=True, slots=True)
 class ReceiveStock:
-    """Record a delivery to a warehouse."""
+    """Record pieces that arrive in a warehouse without a purchase order."""
 
     sku: Sku
     warehouse_id: Id
     quantity: Quantity
-    purchase_order: DocumentNumber
+    reason: OwnReason
     delivery_note: DocumentNumber
+    purchase_order: Annotated[str, length(0, 0)] = ""
+    """Never set: earlier releases had a text of the caller here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +215,7 @@ class StockReceived:
     on_hand: int
     reserved: int
     received_at: datetime
+    reason: ReceiptReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +322,16 @@ class ReorderPointSet:
 
 
 @dataclass(frozen=True, slots=True)
+class ReorderTermsSet:
+    """Reorder terms were set or removed."""
+
+    sku: str
+    warehouse_id: str
+    terms: ReorderTerms | None
+    set_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class StockDiscontinued:
     """The stock's product was discontinued: the stock raises no more alerts."""
 
@@ -306,6 +349,9 @@ class ReorderAlertRaised:
     available: int
     reorder_point: int
     raised_at: datetime
+    purchase_order_id: str
+    """Empty if the stock has no reorder terms."""
+    terms: ReorderTerms | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,6 +375,7 @@ class DeliveryReceived:
     delivery_note: str
     quantity: int
     received_at: datetime
+    reason: ReceiptReason
 
 
 @dataclass(frozen=True, slots=True)

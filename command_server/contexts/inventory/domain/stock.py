@@ -13,6 +13,8 @@ from command_server.contexts.inventory.domain.messages import (
     ReorderAlertCleared,
     ReorderAlertRaised,
     ReorderPointSet,
+    ReorderTerms,
+    ReorderTermsSet,
     StockAdjusted,
     StockArrived,
     StockCommitted,
@@ -39,6 +41,7 @@ Event = (
     | Movement
     | StockExpected
     | ReorderPointSet
+    | ReorderTermsSet
     | StockDiscontinued
     | ReorderAlertRaised
     | ReorderAlertCleared
@@ -57,6 +60,10 @@ class Stock:
     reorder_point: int = 0
     discontinued: bool = False
     alerted: bool = False
+    alerts: int = 0
+    """The number of alerts so far."""
+    terms: ReorderTerms | None = None
+    """What an alert orders."""
 
     @property
     def exists(self) -> bool:
@@ -81,8 +88,11 @@ def with_alert(stock: Stock, events: Sequence[Event], now: datetime) -> Sequence
         after = evolve(after, event)
     if after.is_low == after.alerted:
         return events
-    alert = ReorderAlertRaised if after.is_low else ReorderAlertCleared
-    return [*events, alert(after.sku, after.warehouse_id, after.available, after.reorder_point, now)]
+    levels = (after.sku, after.warehouse_id, after.available, after.reorder_point)
+    if not after.is_low:
+        return [*events, ReorderAlertCleared(*levels, now)]
+    order_id = f"reorder-{make_stock_id(after.sku, after.warehouse_id)}-{after.alerts + 1}"
+    return [*events, ReorderAlertRaised(*levels, now, order_id if after.terms else "", after.terms)]
 
 
 def check_available(stock: Stock, sku: str, warehouse_id: str, quantity: int) -> None:
@@ -116,8 +126,10 @@ def evolve(stock: Stock, event: Event) -> Stock:
             return replace(stock, reorder_point=event.reorder_point)
         case StockDiscontinued():
             return replace(stock, discontinued=True)
+        case ReorderTermsSet():
+            return replace(stock, terms=event.terms)
         case ReorderAlertRaised():
-            return replace(stock, alerted=True)
+            return replace(stock, alerted=True, alerts=stock.alerts + 1)
         case ReorderAlertCleared():
             return replace(stock, alerted=False)
         case _:

@@ -19,6 +19,11 @@ if sys.version_info >= (3, 11):
 else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
+
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
@@ -94,6 +99,7 @@ class ReceiveStockRequest(_message.Message):
     PURCHASE_ORDER_FIELD_NUMBER: _builtins.int
     DELIVERY_NOTE_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     sku: _builtins.str
@@ -102,14 +108,24 @@ class ReceiveStockRequest(_message.Message):
     """The warehouse."""
     quantity: _builtins.int
     """The number of pieces."""
-    purchase_order: _builtins.str
-    """The number of the delivered purchase order."""
+    @_builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def purchase_order(self) -> _builtins.str:
+        """Always empty: say the `reason`, or record goods of a purchase order by `ReceiveGoods`."""
+
+    @purchase_order.setter
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def purchase_order(self, value: _builtins.str) -> None:
+        """Always empty: say the `reason`, or record goods of a purchase order by `ReceiveGoods`."""
+
     delivery_note: _builtins.str
-    """The number of the supplier's delivery note."""
+    """The number of the document that came with the pieces."""
     expected_version: _builtins.int
     """The version that the stock must have; unset accepts any version. A different version fails with
     `ABORTED`.
     """
+    reason: _types_pb2.ReceiptReason.ValueType
+    """Why the pieces arrived, other than RECEIPT_REASON_PURCHASE."""
     def __init__(
         self,
         *,
@@ -120,10 +136,11 @@ class ReceiveStockRequest(_message.Message):
         purchase_order: _builtins.str = ...,
         delivery_note: _builtins.str = ...,
         expected_version: _builtins.int | None = ...,
+        reason: _types_pb2.ReceiptReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "delivery_note", b"delivery_note", "expected_version", b"expected_version", "purchase_order", b"purchase_order", "quantity", b"quantity", "request_id", b"request_id", "sku", b"sku", "warehouse_id", b"warehouse_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "delivery_note", b"delivery_note", "expected_version", b"expected_version", "purchase_order", b"purchase_order", "quantity", b"quantity", "reason", b"reason", "request_id", b"request_id", "sku", b"sku", "warehouse_id", b"warehouse_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
     _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
@@ -770,3 +787,447 @@ class DiscontinueProductResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DiscontinueProductResponse: _TypeAlias = DiscontinueProductResponse  # noqa: Y015
+
+@_typing.final
+class SetReorderTermsRequest(_message.Message):
+    """Request message for `SetReorderTerms`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SKU_FIELD_NUMBER: _builtins.int
+    WAREHOUSE_ID_FIELD_NUMBER: _builtins.int
+    TERMS_FIELD_NUMBER: _builtins.int
+    EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
+    sku: _builtins.str
+    """The stock keeping unit."""
+    warehouse_id: _builtins.str
+    """The warehouse."""
+    expected_version: _builtins.int
+    """The version that the stock must have; unset accepts any version. A different version fails with
+    `ABORTED`.
+    """
+    @_builtins.property
+    def terms(self) -> _types_pb2.ReorderTerms:
+        """The terms; unset if alerts should order nothing."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        sku: _builtins.str = ...,
+        warehouse_id: _builtins.str = ...,
+        terms: _types_pb2.ReorderTerms | None = ...,
+        expected_version: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version", "terms", b"terms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version", "request_id", b"request_id", "sku", b"sku", "terms", b"terms", "warehouse_id", b"warehouse_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
+    _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_version) -> _WhichOneofReturnType__expected_version | None: ...
+
+Global___SetReorderTermsRequest: _TypeAlias = SetReorderTermsRequest  # noqa: Y015
+
+@_typing.final
+class SetReorderTermsResponse(_message.Message):
+    """Response message for `SetReorderTerms`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _consistency_pb2.Receipt:
+        """The receipt of the command."""
+
+    def __init__(
+        self,
+        *,
+        receipt: _consistency_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetReorderTermsResponse: _TypeAlias = SetReorderTermsResponse  # noqa: Y015
+
+@_typing.final
+class RaisePurchaseOrderRequest(_message.Message):
+    """Request message for `RaisePurchaseOrder`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PURCHASE_ORDER_ID_FIELD_NUMBER: _builtins.int
+    SUPPLIER_ID_FIELD_NUMBER: _builtins.int
+    WAREHOUSE_ID_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
+    purchase_order_id: _builtins.str
+    """The purchase order's id, chosen by the caller."""
+    supplier_id: _builtins.str
+    """The supplier."""
+    warehouse_id: _builtins.str
+    """The warehouse to which the goods are delivered."""
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.PurchaseLine]:
+        """The lines, 1 to 50, each of another sku."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        purchase_order_id: _builtins.str = ...,
+        supplier_id: _builtins.str = ...,
+        warehouse_id: _builtins.str = ...,
+        lines: _abc.Iterable[_types_pb2.PurchaseLine] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines", "purchase_order_id", b"purchase_order_id", "request_id", b"request_id", "supplier_id", b"supplier_id", "warehouse_id", b"warehouse_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RaisePurchaseOrderRequest: _TypeAlias = RaisePurchaseOrderRequest  # noqa: Y015
+
+@_typing.final
+class RaisePurchaseOrderResponse(_message.Message):
+    """Response message for `RaisePurchaseOrder`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _consistency_pb2.Receipt:
+        """The receipt of the command."""
+
+    def __init__(
+        self,
+        *,
+        receipt: _consistency_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RaisePurchaseOrderResponse: _TypeAlias = RaisePurchaseOrderResponse  # noqa: Y015
+
+@_typing.final
+class ApprovePurchaseOrderRequest(_message.Message):
+    """Request message for `ApprovePurchaseOrder`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PURCHASE_ORDER_ID_FIELD_NUMBER: _builtins.int
+    EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
+    purchase_order_id: _builtins.str
+    """The purchase order's id."""
+    expected_version: _builtins.int
+    """The version that the purchase order must have; unset accepts any version. A different version fails with
+    `ABORTED`.
+    """
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        purchase_order_id: _builtins.str = ...,
+        expected_version: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version", "purchase_order_id", b"purchase_order_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
+    _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_version) -> _WhichOneofReturnType__expected_version | None: ...
+
+Global___ApprovePurchaseOrderRequest: _TypeAlias = ApprovePurchaseOrderRequest  # noqa: Y015
+
+@_typing.final
+class ApprovePurchaseOrderResponse(_message.Message):
+    """Response message for `ApprovePurchaseOrder`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _consistency_pb2.Receipt:
+        """The receipt of the command."""
+
+    def __init__(
+        self,
+        *,
+        receipt: _consistency_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApprovePurchaseOrderResponse: _TypeAlias = ApprovePurchaseOrderResponse  # noqa: Y015
+
+@_typing.final
+class SendToSupplierRequest(_message.Message):
+    """Request message for `SendToSupplier`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PURCHASE_ORDER_ID_FIELD_NUMBER: _builtins.int
+    EXPECTED_ON_FIELD_NUMBER: _builtins.int
+    EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
+    purchase_order_id: _builtins.str
+    """The purchase order's id."""
+    expected_on: _builtins.str
+    """The day in UTC on which the supplier is expected to deliver, as `2026-11-23`; not before today."""
+    expected_version: _builtins.int
+    """The version that the purchase order must have; unset accepts any version. A different version fails with
+    `ABORTED`.
+    """
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        purchase_order_id: _builtins.str = ...,
+        expected_on: _builtins.str = ...,
+        expected_version: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_on", b"expected_on", "expected_version", b"expected_version", "purchase_order_id", b"purchase_order_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
+    _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_version) -> _WhichOneofReturnType__expected_version | None: ...
+
+Global___SendToSupplierRequest: _TypeAlias = SendToSupplierRequest  # noqa: Y015
+
+@_typing.final
+class SendToSupplierResponse(_message.Message):
+    """Response message for `SendToSupplier`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _consistency_pb2.Receipt:
+        """The receipt of the command."""
+
+    def __init__(
+        self,
+        *,
+        receipt: _consistency_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SendToSupplierResponse: _TypeAlias = SendToSupplierResponse  # noqa: Y015
+
+@_typing.final
+class ReceiveGoodsRequest(_message.Message):
+    """Request message for `ReceiveGoods`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PURCHASE_ORDER_ID_FIELD_NUMBER: _builtins.int
+    DELIVERY_NOTE_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
+    purchase_order_id: _builtins.str
+    """The purchase order's id."""
+    delivery_note: _builtins.str
+    """The number of the supplier's delivery note."""
+    expected_version: _builtins.int
+    """The version that the purchase order must have; unset accepts any version. A different version fails with
+    `ABORTED`.
+    """
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.DeliveredLine]:
+        """What was delivered, 1 to 50 lines, each of another sku."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        purchase_order_id: _builtins.str = ...,
+        delivery_note: _builtins.str = ...,
+        lines: _abc.Iterable[_types_pb2.DeliveredLine] | None = ...,
+        expected_version: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "delivery_note", b"delivery_note", "expected_version", b"expected_version", "lines", b"lines", "purchase_order_id", b"purchase_order_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
+    _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_version) -> _WhichOneofReturnType__expected_version | None: ...
+
+Global___ReceiveGoodsRequest: _TypeAlias = ReceiveGoodsRequest  # noqa: Y015
+
+@_typing.final
+class ReceiveGoodsResponse(_message.Message):
+    """Response message for `ReceiveGoods`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _consistency_pb2.Receipt:
+        """The receipt of the command."""
+
+    def __init__(
+        self,
+        *,
+        receipt: _consistency_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReceiveGoodsResponse: _TypeAlias = ReceiveGoodsResponse  # noqa: Y015
+
+@_typing.final
+class ClosePurchaseOrderRequest(_message.Message):
+    """Request message for `ClosePurchaseOrder`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PURCHASE_ORDER_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
+    purchase_order_id: _builtins.str
+    """The purchase order's id."""
+    reason: _builtins.str
+    """The reason, for people."""
+    expected_version: _builtins.int
+    """The version that the purchase order must have; unset accepts any version. A different version fails with
+    `ABORTED`.
+    """
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        purchase_order_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        expected_version: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version", "purchase_order_id", b"purchase_order_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
+    _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_version) -> _WhichOneofReturnType__expected_version | None: ...
+
+Global___ClosePurchaseOrderRequest: _TypeAlias = ClosePurchaseOrderRequest  # noqa: Y015
+
+@_typing.final
+class ClosePurchaseOrderResponse(_message.Message):
+    """Response message for `ClosePurchaseOrder`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _consistency_pb2.Receipt:
+        """The receipt of the command."""
+
+    def __init__(
+        self,
+        *,
+        receipt: _consistency_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClosePurchaseOrderResponse: _TypeAlias = ClosePurchaseOrderResponse  # noqa: Y015
+
+@_typing.final
+class CancelPurchaseOrderRequest(_message.Message):
+    """Request message for `CancelPurchaseOrder`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PURCHASE_ORDER_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
+    purchase_order_id: _builtins.str
+    """The purchase order's id."""
+    reason: _builtins.str
+    """The reason, for people."""
+    expected_version: _builtins.int
+    """The version that the purchase order must have; unset accepts any version. A different version fails with
+    `ABORTED`.
+    """
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        purchase_order_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        expected_version: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version", "purchase_order_id", b"purchase_order_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
+    _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_version) -> _WhichOneofReturnType__expected_version | None: ...
+
+Global___CancelPurchaseOrderRequest: _TypeAlias = CancelPurchaseOrderRequest  # noqa: Y015
+
+@_typing.final
+class CancelPurchaseOrderResponse(_message.Message):
+    """Response message for `CancelPurchaseOrder`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _consistency_pb2.Receipt:
+        """The receipt of the command."""
+
+    def __init__(
+        self,
+        *,
+        receipt: _consistency_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelPurchaseOrderResponse: _TypeAlias = CancelPurchaseOrderResponse  # noqa: Y015

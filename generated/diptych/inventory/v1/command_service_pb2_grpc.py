@@ -98,10 +98,45 @@ class CommandServiceStub:
                 request_serializer=diptych_dot_inventory_dot_v1_dot_command__service__pb2.SetReorderPointRequest.SerializeToString,
                 response_deserializer=diptych_dot_inventory_dot_v1_dot_command__service__pb2.SetReorderPointResponse.FromString,
                 _registered_method=True)
+        self.SetReorderTerms = channel.unary_unary(
+                '/diptych.inventory.v1.CommandService/SetReorderTerms',
+                request_serializer=diptych_dot_inventory_dot_v1_dot_command__service__pb2.SetReorderTermsRequest.SerializeToString,
+                response_deserializer=diptych_dot_inventory_dot_v1_dot_command__service__pb2.SetReorderTermsResponse.FromString,
+                _registered_method=True)
         self.DiscontinueProduct = channel.unary_unary(
                 '/diptych.inventory.v1.CommandService/DiscontinueProduct',
                 request_serializer=diptych_dot_inventory_dot_v1_dot_command__service__pb2.DiscontinueProductRequest.SerializeToString,
                 response_deserializer=diptych_dot_inventory_dot_v1_dot_command__service__pb2.DiscontinueProductResponse.FromString,
+                _registered_method=True)
+        self.RaisePurchaseOrder = channel.unary_unary(
+                '/diptych.inventory.v1.CommandService/RaisePurchaseOrder',
+                request_serializer=diptych_dot_inventory_dot_v1_dot_command__service__pb2.RaisePurchaseOrderRequest.SerializeToString,
+                response_deserializer=diptych_dot_inventory_dot_v1_dot_command__service__pb2.RaisePurchaseOrderResponse.FromString,
+                _registered_method=True)
+        self.ApprovePurchaseOrder = channel.unary_unary(
+                '/diptych.inventory.v1.CommandService/ApprovePurchaseOrder',
+                request_serializer=diptych_dot_inventory_dot_v1_dot_command__service__pb2.ApprovePurchaseOrderRequest.SerializeToString,
+                response_deserializer=diptych_dot_inventory_dot_v1_dot_command__service__pb2.ApprovePurchaseOrderResponse.FromString,
+                _registered_method=True)
+        self.SendToSupplier = channel.unary_unary(
+                '/diptych.inventory.v1.CommandService/SendToSupplier',
+                request_serializer=diptych_dot_inventory_dot_v1_dot_command__service__pb2.SendToSupplierRequest.SerializeToString,
+                response_deserializer=diptych_dot_inventory_dot_v1_dot_command__service__pb2.SendToSupplierResponse.FromString,
+                _registered_method=True)
+        self.ReceiveGoods = channel.unary_unary(
+                '/diptych.inventory.v1.CommandService/ReceiveGoods',
+                request_serializer=diptych_dot_inventory_dot_v1_dot_command__service__pb2.ReceiveGoodsRequest.SerializeToString,
+                response_deserializer=diptych_dot_inventory_dot_v1_dot_command__service__pb2.ReceiveGoodsResponse.FromString,
+                _registered_method=True)
+        self.ClosePurchaseOrder = channel.unary_unary(
+                '/diptych.inventory.v1.CommandService/ClosePurchaseOrder',
+                request_serializer=diptych_dot_inventory_dot_v1_dot_command__service__pb2.ClosePurchaseOrderRequest.SerializeToString,
+                response_deserializer=diptych_dot_inventory_dot_v1_dot_command__service__pb2.ClosePurchaseOrderResponse.FromString,
+                _registered_method=True)
+        self.CancelPurchaseOrder = channel.unary_unary(
+                '/diptych.inventory.v1.CommandService/CancelPurchaseOrder',
+                request_serializer=diptych_dot_inventory_dot_v1_dot_command__service__pb2.CancelPurchaseOrderRequest.SerializeToString,
+                response_deserializer=diptych_dot_inventory_dot_v1_dot_command__service__pb2.CancelPurchaseOrderResponse.FromString,
                 _registered_method=True)
 
 
@@ -126,10 +161,11 @@ class CommandServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReceiveStock(self, request, context):
-        """Records a delivery to a warehouse. A delivery of a sku to a warehouse counts once: repeating it with the
-        same quantity changes nothing, and with a different quantity it is rejected with
-        `DELIVERY_ALREADY_RECEIVED`. Also rejected with `PRODUCT_NOT_FOUND`, `PRODUCT_DISCONTINUED`,
-        `STOCK_TOO_LARGE`, or `PRODUCT_TOO_MANY_WAREHOUSES` if 200 other warehouses have stocked the product.
+        """Records pieces that arrive in a warehouse without a purchase order; `ReceiveGoods` records those of one. A
+        delivery of a sku to a warehouse counts once for a reason and a delivery note: repeating it with the same
+        quantity changes nothing, and with a different quantity it is rejected with `DELIVERY_ALREADY_RECEIVED`.
+        Also rejected with `PRODUCT_NOT_FOUND`, `PRODUCT_DISCONTINUED`, `STOCK_TOO_LARGE`, or
+        `PRODUCT_TOO_MANY_WAREHOUSES` if 200 other warehouses have stocked the product.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -210,9 +246,73 @@ class CommandServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetReorderTerms(self, request, context):
+        """Sets or removes what each reorder alert of a stock orders, from the next alert on. Rejected with
+        `STOCK_NOT_FOUND`, or with `PURCHASE_ORDER_TOTAL_TOO_LARGE` if such an order would be.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DiscontinueProduct(self, request, context):
         """Discontinues a product: it accepts no deliveries and raises no alerts. Its remaining stock can still be
         reserved and transferred. Rejected with `PRODUCT_NOT_FOUND`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RaisePurchaseOrder(self, request, context):
+        """Raises a purchase order. Above 10,000 units another caller has to approve it. Repeating the same order
+        changes nothing; a different one with the same id is rejected with `PURCHASE_ORDER_EXISTS`. Also rejected
+        with `PURCHASE_ORDER_LINE_REPEATED`, `PURCHASE_ORDER_CURRENCY_MIXED`, `PURCHASE_ORDER_TOTAL_TOO_LARGE` (10^12
+        units or more), `PRODUCT_NOT_FOUND` or `PRODUCT_DISCONTINUED`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApprovePurchaseOrder(self, request, context):
+        """Approves a purchase order. Rejected with `PURCHASE_ORDER_NOT_FOUND`, `PURCHASE_ORDER_SAME_CALLER` (who raised
+        it cannot approve it), or `PURCHASE_ORDER_ALREADY_<STATE>` once it was cancelled.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SendToSupplier(self, request, context):
+        """Records that a purchase order was sent, and the day of its delivery. Repeating it with the same day changes
+        nothing. Rejected with `PURCHASE_ORDER_NOT_FOUND`, `PURCHASE_ORDER_NOT_APPROVED`, `PURCHASE_ORDER_DAY_PAST`,
+        `PURCHASE_ORDER_DAY_INVALID` (`2027-02-29`), or `PURCHASE_ORDER_ALREADY_<STATE>`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReceiveGoods(self, request, context):
+        """Records a delivery of a purchase order, whole or in part, and adds it to the stock of its warehouse. A
+        delivery note counts once for each sku: lines that were counted with the same quantity change nothing, and
+        with a different quantity all are rejected with `DELIVERY_ALREADY_RECEIVED`. Of each line up to a tenth more
+        than ordered is accepted (`PURCHASE_ORDER_OVERDELIVERED`). Also rejected with `PURCHASE_ORDER_NOT_FOUND`,
+        `PURCHASE_ORDER_NOT_SENT`, `PURCHASE_ORDER_ALREADY_<STATE>`, `PURCHASE_ORDER_LINE_REPEATED`,
+        `PURCHASE_ORDER_LINE_NOT_FOUND`, or for the reasons of `ReceiveStock`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClosePurchaseOrder(self, request, context):
+        """Closes a purchase order of which goods have arrived: what is missing is not expected any more. Rejected with
+        `PURCHASE_ORDER_NOT_FOUND`, `PURCHASE_ORDER_NOT_SENT`, `PURCHASE_ORDER_NOTHING_RECEIVED` (cancel it), or
+        `PURCHASE_ORDER_ALREADY_CANCELLED`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelPurchaseOrder(self, request, context):
+        """Cancels a purchase order of which nothing has arrived. Rejected with `PURCHASE_ORDER_NOT_FOUND`,
+        `PURCHASE_ORDER_PARTLY_RECEIVED` (close it), or `PURCHASE_ORDER_ALREADY_<STATE>`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -276,10 +376,45 @@ def add_CommandServiceServicer_to_server(servicer, server):
                     request_deserializer=diptych_dot_inventory_dot_v1_dot_command__service__pb2.SetReorderPointRequest.FromString,
                     response_serializer=diptych_dot_inventory_dot_v1_dot_command__service__pb2.SetReorderPointResponse.SerializeToString,
             ),
+            'SetReorderTerms': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetReorderTerms,
+                    request_deserializer=diptych_dot_inventory_dot_v1_dot_command__service__pb2.SetReorderTermsRequest.FromString,
+                    response_serializer=diptych_dot_inventory_dot_v1_dot_command__service__pb2.SetReorderTermsResponse.SerializeToString,
+            ),
             'DiscontinueProduct': grpc.unary_unary_rpc_method_handler(
                     servicer.DiscontinueProduct,
                     request_deserializer=diptych_dot_inventory_dot_v1_dot_command__service__pb2.DiscontinueProductRequest.FromString,
                     response_serializer=diptych_dot_inventory_dot_v1_dot_command__service__pb2.DiscontinueProductResponse.SerializeToString,
+            ),
+            'RaisePurchaseOrder': grpc.unary_unary_rpc_method_handler(
+                    servicer.RaisePurchaseOrder,
+                    request_deserializer=diptych_dot_inventory_dot_v1_dot_command__service__pb2.RaisePurchaseOrderRequest.FromString,
+                    response_serializer=diptych_dot_inventory_dot_v1_dot_command__service__pb2.RaisePurchaseOrderResponse.SerializeToString,
+            ),
+            'ApprovePurchaseOrder': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApprovePurchaseOrder,
+                    request_deserializer=diptych_dot_inventory_dot_v1_dot_command__service__pb2.ApprovePurchaseOrderRequest.FromString,
+                    response_serializer=diptych_dot_inventory_dot_v1_dot_command__service__pb2.ApprovePurchaseOrderResponse.SerializeToString,
+            ),
+            'SendToSupplier': grpc.unary_unary_rpc_method_handler(
+                    servicer.SendToSupplier,
+                    request_deserializer=diptych_dot_inventory_dot_v1_dot_command__service__pb2.SendToSupplierRequest.FromString,
+                    response_serializer=diptych_dot_inventory_dot_v1_dot_command__service__pb2.SendToSupplierResponse.SerializeToString,
+            ),
+            'ReceiveGoods': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReceiveGoods,
+                    request_deserializer=diptych_dot_inventory_dot_v1_dot_command__service__pb2.ReceiveGoodsRequest.FromString,
+                    response_serializer=diptych_dot_inventory_dot_v1_dot_command__service__pb2.ReceiveGoodsResponse.SerializeToString,
+            ),
+            'ClosePurchaseOrder': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClosePurchaseOrder,
+                    request_deserializer=diptych_dot_inventory_dot_v1_dot_command__service__pb2.ClosePurchaseOrderRequest.FromString,
+                    response_serializer=diptych_dot_inventory_dot_v1_dot_command__service__pb2.ClosePurchaseOrderResponse.SerializeToString,
+            ),
+            'CancelPurchaseOrder': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelPurchaseOrder,
+                    request_deserializer=diptych_dot_inventory_dot_v1_dot_command__service__pb2.CancelPurchaseOrderRequest.FromString,
+                    response_serializer=diptych_dot_inventory_dot_v1_dot_command__service__pb2.CancelPurchaseOrderResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -599,6 +734,33 @@ class CommandService:
             _registered_method=True)
 
     @staticmethod
+    def SetReorderTerms(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.inventory.v1.CommandService/SetReorderTerms',
+            diptych_dot_inventory_dot_v1_dot_command__service__pb2.SetReorderTermsRequest.SerializeToString,
+            diptych_dot_inventory_dot_v1_dot_command__service__pb2.SetReorderTermsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def DiscontinueProduct(request,
             target,
             options=(),
@@ -615,6 +777,168 @@ class CommandService:
             '/diptych.inventory.v1.CommandService/DiscontinueProduct',
             diptych_dot_inventory_dot_v1_dot_command__service__pb2.DiscontinueProductRequest.SerializeToString,
             diptych_dot_inventory_dot_v1_dot_command__service__pb2.DiscontinueProductResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RaisePurchaseOrder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.inventory.v1.CommandService/RaisePurchaseOrder',
+            diptych_dot_inventory_dot_v1_dot_command__service__pb2.RaisePurchaseOrderRequest.SerializeToString,
+            diptych_dot_inventory_dot_v1_dot_command__service__pb2.RaisePurchaseOrderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApprovePurchaseOrder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.inventory.v1.CommandService/ApprovePurchaseOrder',
+            diptych_dot_inventory_dot_v1_dot_command__service__pb2.ApprovePurchaseOrderRequest.SerializeToString,
+            diptych_dot_inventory_dot_v1_dot_command__service__pb2.ApprovePurchaseOrderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SendToSupplier(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.inventory.v1.CommandService/SendToSupplier',
+            diptych_dot_inventory_dot_v1_dot_command__service__pb2.SendToSupplierRequest.SerializeToString,
+            diptych_dot_inventory_dot_v1_dot_command__service__pb2.SendToSupplierResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReceiveGoods(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.inventory.v1.CommandService/ReceiveGoods',
+            diptych_dot_inventory_dot_v1_dot_command__service__pb2.ReceiveGoodsRequest.SerializeToString,
+            diptych_dot_inventory_dot_v1_dot_command__service__pb2.ReceiveGoodsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClosePurchaseOrder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.inventory.v1.CommandService/ClosePurchaseOrder',
+            diptych_dot_inventory_dot_v1_dot_command__service__pb2.ClosePurchaseOrderRequest.SerializeToString,
+            diptych_dot_inventory_dot_v1_dot_command__service__pb2.ClosePurchaseOrderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelPurchaseOrder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.inventory.v1.CommandService/CancelPurchaseOrder',
+            diptych_dot_inventory_dot_v1_dot_command__service__pb2.CancelPurchaseOrderRequest.SerializeToString,
+            diptych_dot_inventory_dot_v1_dot_command__service__pb2.CancelPurchaseOrderResponse.FromString,
             options,
             channel_credentials,
             insecure,

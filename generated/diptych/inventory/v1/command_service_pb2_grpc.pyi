@@ -47,10 +47,11 @@ class CommandServiceStub:
     changes nothing; a different one of the same sku is rejected with `PRODUCT_EXISTS`.
     """
     ReceiveStock: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.ReceiveStockRequest, _command_service_pb2.ReceiveStockResponse]
-    """Records a delivery to a warehouse. A delivery of a sku to a warehouse counts once: repeating it with the
-    same quantity changes nothing, and with a different quantity it is rejected with
-    `DELIVERY_ALREADY_RECEIVED`. Also rejected with `PRODUCT_NOT_FOUND`, `PRODUCT_DISCONTINUED`,
-    `STOCK_TOO_LARGE`, or `PRODUCT_TOO_MANY_WAREHOUSES` if 200 other warehouses have stocked the product.
+    """Records pieces that arrive in a warehouse without a purchase order; `ReceiveGoods` records those of one. A
+    delivery of a sku to a warehouse counts once for a reason and a delivery note: repeating it with the same
+    quantity changes nothing, and with a different quantity it is rejected with `DELIVERY_ALREADY_RECEIVED`.
+    Also rejected with `PRODUCT_NOT_FOUND`, `PRODUCT_DISCONTINUED`, `STOCK_TOO_LARGE`, or
+    `PRODUCT_TOO_MANY_WAREHOUSES` if 200 other warehouses have stocked the product.
     """
     ReserveStock: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.ReserveStockRequest, _command_service_pb2.ReserveStockResponse]
     """Reserves stock of one or more skus and warehouses, all lines or none, until a deadline, or without a
@@ -89,9 +90,45 @@ class CommandServiceStub:
     """
     SetReorderPoint: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.SetReorderPointRequest, _command_service_pb2.SetReorderPointResponse]
     """Sets the reorder point of a sku in a warehouse. Rejected with `STOCK_NOT_FOUND`."""
+    SetReorderTerms: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.SetReorderTermsRequest, _command_service_pb2.SetReorderTermsResponse]
+    """Sets or removes what each reorder alert of a stock orders, from the next alert on. Rejected with
+    `STOCK_NOT_FOUND`, or with `PURCHASE_ORDER_TOTAL_TOO_LARGE` if such an order would be.
+    """
     DiscontinueProduct: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.DiscontinueProductRequest, _command_service_pb2.DiscontinueProductResponse]
     """Discontinues a product: it accepts no deliveries and raises no alerts. Its remaining stock can still be
     reserved and transferred. Rejected with `PRODUCT_NOT_FOUND`.
+    """
+    RaisePurchaseOrder: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.RaisePurchaseOrderRequest, _command_service_pb2.RaisePurchaseOrderResponse]
+    """Raises a purchase order. Above 10,000 units another caller has to approve it. Repeating the same order
+    changes nothing; a different one with the same id is rejected with `PURCHASE_ORDER_EXISTS`. Also rejected
+    with `PURCHASE_ORDER_LINE_REPEATED`, `PURCHASE_ORDER_CURRENCY_MIXED`, `PURCHASE_ORDER_TOTAL_TOO_LARGE` (10^12
+    units or more), `PRODUCT_NOT_FOUND` or `PRODUCT_DISCONTINUED`.
+    """
+    ApprovePurchaseOrder: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.ApprovePurchaseOrderRequest, _command_service_pb2.ApprovePurchaseOrderResponse]
+    """Approves a purchase order. Rejected with `PURCHASE_ORDER_NOT_FOUND`, `PURCHASE_ORDER_SAME_CALLER` (who raised
+    it cannot approve it), or `PURCHASE_ORDER_ALREADY_<STATE>` once it was cancelled.
+    """
+    SendToSupplier: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.SendToSupplierRequest, _command_service_pb2.SendToSupplierResponse]
+    """Records that a purchase order was sent, and the day of its delivery. Repeating it with the same day changes
+    nothing. Rejected with `PURCHASE_ORDER_NOT_FOUND`, `PURCHASE_ORDER_NOT_APPROVED`, `PURCHASE_ORDER_DAY_PAST`,
+    `PURCHASE_ORDER_DAY_INVALID` (`2027-02-29`), or `PURCHASE_ORDER_ALREADY_<STATE>`.
+    """
+    ReceiveGoods: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.ReceiveGoodsRequest, _command_service_pb2.ReceiveGoodsResponse]
+    """Records a delivery of a purchase order, whole or in part, and adds it to the stock of its warehouse. A
+    delivery note counts once for each sku: lines that were counted with the same quantity change nothing, and
+    with a different quantity all are rejected with `DELIVERY_ALREADY_RECEIVED`. Of each line up to a tenth more
+    than ordered is accepted (`PURCHASE_ORDER_OVERDELIVERED`). Also rejected with `PURCHASE_ORDER_NOT_FOUND`,
+    `PURCHASE_ORDER_NOT_SENT`, `PURCHASE_ORDER_ALREADY_<STATE>`, `PURCHASE_ORDER_LINE_REPEATED`,
+    `PURCHASE_ORDER_LINE_NOT_FOUND`, or for the reasons of `ReceiveStock`.
+    """
+    ClosePurchaseOrder: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.ClosePurchaseOrderRequest, _command_service_pb2.ClosePurchaseOrderResponse]
+    """Closes a purchase order of which goods have arrived: what is missing is not expected any more. Rejected with
+    `PURCHASE_ORDER_NOT_FOUND`, `PURCHASE_ORDER_NOT_SENT`, `PURCHASE_ORDER_NOTHING_RECEIVED` (cancel it), or
+    `PURCHASE_ORDER_ALREADY_CANCELLED`.
+    """
+    CancelPurchaseOrder: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.CancelPurchaseOrderRequest, _command_service_pb2.CancelPurchaseOrderResponse]
+    """Cancels a purchase order of which nothing has arrived. Rejected with `PURCHASE_ORDER_NOT_FOUND`,
+    `PURCHASE_ORDER_PARTLY_RECEIVED` (close it), or `PURCHASE_ORDER_ALREADY_<STATE>`.
     """
 
 @_typing.type_check_only
@@ -113,10 +150,11 @@ class CommandServiceAsyncStub(CommandServiceStub):
     changes nothing; a different one of the same sku is rejected with `PRODUCT_EXISTS`.
     """
     ReceiveStock: _aio.UnaryUnaryMultiCallable[_command_service_pb2.ReceiveStockRequest, _command_service_pb2.ReceiveStockResponse]  # type: ignore[assignment]
-    """Records a delivery to a warehouse. A delivery of a sku to a warehouse counts once: repeating it with the
-    same quantity changes nothing, and with a different quantity it is rejected with
-    `DELIVERY_ALREADY_RECEIVED`. Also rejected with `PRODUCT_NOT_FOUND`, `PRODUCT_DISCONTINUED`,
-    `STOCK_TOO_LARGE`, or `PRODUCT_TOO_MANY_WAREHOUSES` if 200 other warehouses have stocked the product.
+    """Records pieces that arrive in a warehouse without a purchase order; `ReceiveGoods` records those of one. A
+    delivery of a sku to a warehouse counts once for a reason and a delivery note: repeating it with the same
+    quantity changes nothing, and with a different quantity it is rejected with `DELIVERY_ALREADY_RECEIVED`.
+    Also rejected with `PRODUCT_NOT_FOUND`, `PRODUCT_DISCONTINUED`, `STOCK_TOO_LARGE`, or
+    `PRODUCT_TOO_MANY_WAREHOUSES` if 200 other warehouses have stocked the product.
     """
     ReserveStock: _aio.UnaryUnaryMultiCallable[_command_service_pb2.ReserveStockRequest, _command_service_pb2.ReserveStockResponse]  # type: ignore[assignment]
     """Reserves stock of one or more skus and warehouses, all lines or none, until a deadline, or without a
@@ -155,9 +193,45 @@ class CommandServiceAsyncStub(CommandServiceStub):
     """
     SetReorderPoint: _aio.UnaryUnaryMultiCallable[_command_service_pb2.SetReorderPointRequest, _command_service_pb2.SetReorderPointResponse]  # type: ignore[assignment]
     """Sets the reorder point of a sku in a warehouse. Rejected with `STOCK_NOT_FOUND`."""
+    SetReorderTerms: _aio.UnaryUnaryMultiCallable[_command_service_pb2.SetReorderTermsRequest, _command_service_pb2.SetReorderTermsResponse]  # type: ignore[assignment]
+    """Sets or removes what each reorder alert of a stock orders, from the next alert on. Rejected with
+    `STOCK_NOT_FOUND`, or with `PURCHASE_ORDER_TOTAL_TOO_LARGE` if such an order would be.
+    """
     DiscontinueProduct: _aio.UnaryUnaryMultiCallable[_command_service_pb2.DiscontinueProductRequest, _command_service_pb2.DiscontinueProductResponse]  # type: ignore[assignment]
     """Discontinues a product: it accepts no deliveries and raises no alerts. Its remaining stock can still be
     reserved and transferred. Rejected with `PRODUCT_NOT_FOUND`.
+    """
+    RaisePurchaseOrder: _aio.UnaryUnaryMultiCallable[_command_service_pb2.RaisePurchaseOrderRequest, _command_service_pb2.RaisePurchaseOrderResponse]  # type: ignore[assignment]
+    """Raises a purchase order. Above 10,000 units another caller has to approve it. Repeating the same order
+    changes nothing; a different one with the same id is rejected with `PURCHASE_ORDER_EXISTS`. Also rejected
+    with `PURCHASE_ORDER_LINE_REPEATED`, `PURCHASE_ORDER_CURRENCY_MIXED`, `PURCHASE_ORDER_TOTAL_TOO_LARGE` (10^12
+    units or more), `PRODUCT_NOT_FOUND` or `PRODUCT_DISCONTINUED`.
+    """
+    ApprovePurchaseOrder: _aio.UnaryUnaryMultiCallable[_command_service_pb2.ApprovePurchaseOrderRequest, _command_service_pb2.ApprovePurchaseOrderResponse]  # type: ignore[assignment]
+    """Approves a purchase order. Rejected with `PURCHASE_ORDER_NOT_FOUND`, `PURCHASE_ORDER_SAME_CALLER` (who raised
+    it cannot approve it), or `PURCHASE_ORDER_ALREADY_<STATE>` once it was cancelled.
+    """
+    SendToSupplier: _aio.UnaryUnaryMultiCallable[_command_service_pb2.SendToSupplierRequest, _command_service_pb2.SendToSupplierResponse]  # type: ignore[assignment]
+    """Records that a purchase order was sent, and the day of its delivery. Repeating it with the same day changes
+    nothing. Rejected with `PURCHASE_ORDER_NOT_FOUND`, `PURCHASE_ORDER_NOT_APPROVED`, `PURCHASE_ORDER_DAY_PAST`,
+    `PURCHASE_ORDER_DAY_INVALID` (`2027-02-29`), or `PURCHASE_ORDER_ALREADY_<STATE>`.
+    """
+    ReceiveGoods: _aio.UnaryUnaryMultiCallable[_command_service_pb2.ReceiveGoodsRequest, _command_service_pb2.ReceiveGoodsResponse]  # type: ignore[assignment]
+    """Records a delivery of a purchase order, whole or in part, and adds it to the stock of its warehouse. A
+    delivery note counts once for each sku: lines that were counted with the same quantity change nothing, and
+    with a different quantity all are rejected with `DELIVERY_ALREADY_RECEIVED`. Of each line up to a tenth more
+    than ordered is accepted (`PURCHASE_ORDER_OVERDELIVERED`). Also rejected with `PURCHASE_ORDER_NOT_FOUND`,
+    `PURCHASE_ORDER_NOT_SENT`, `PURCHASE_ORDER_ALREADY_<STATE>`, `PURCHASE_ORDER_LINE_REPEATED`,
+    `PURCHASE_ORDER_LINE_NOT_FOUND`, or for the reasons of `ReceiveStock`.
+    """
+    ClosePurchaseOrder: _aio.UnaryUnaryMultiCallable[_command_service_pb2.ClosePurchaseOrderRequest, _command_service_pb2.ClosePurchaseOrderResponse]  # type: ignore[assignment]
+    """Closes a purchase order of which goods have arrived: what is missing is not expected any more. Rejected with
+    `PURCHASE_ORDER_NOT_FOUND`, `PURCHASE_ORDER_NOT_SENT`, `PURCHASE_ORDER_NOTHING_RECEIVED` (cancel it), or
+    `PURCHASE_ORDER_ALREADY_CANCELLED`.
+    """
+    CancelPurchaseOrder: _aio.UnaryUnaryMultiCallable[_command_service_pb2.CancelPurchaseOrderRequest, _command_service_pb2.CancelPurchaseOrderResponse]  # type: ignore[assignment]
+    """Cancels a purchase order of which nothing has arrived. Rejected with `PURCHASE_ORDER_NOT_FOUND`,
+    `PURCHASE_ORDER_PARTLY_RECEIVED` (close it), or `PURCHASE_ORDER_ALREADY_<STATE>`.
     """
 
 class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -188,10 +262,11 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.ReceiveStockRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.ReceiveStockResponse, _abc.Awaitable[_command_service_pb2.ReceiveStockResponse]]:
-        """Records a delivery to a warehouse. A delivery of a sku to a warehouse counts once: repeating it with the
-        same quantity changes nothing, and with a different quantity it is rejected with
-        `DELIVERY_ALREADY_RECEIVED`. Also rejected with `PRODUCT_NOT_FOUND`, `PRODUCT_DISCONTINUED`,
-        `STOCK_TOO_LARGE`, or `PRODUCT_TOO_MANY_WAREHOUSES` if 200 other warehouses have stocked the product.
+        """Records pieces that arrive in a warehouse without a purchase order; `ReceiveGoods` records those of one. A
+        delivery of a sku to a warehouse counts once for a reason and a delivery note: repeating it with the same
+        quantity changes nothing, and with a different quantity it is rejected with `DELIVERY_ALREADY_RECEIVED`.
+        Also rejected with `PRODUCT_NOT_FOUND`, `PRODUCT_DISCONTINUED`, `STOCK_TOO_LARGE`, or
+        `PRODUCT_TOO_MANY_WAREHOUSES` if 200 other warehouses have stocked the product.
         """
 
     @_abc_1.abstractmethod
@@ -286,6 +361,16 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         """Sets the reorder point of a sku in a warehouse. Rejected with `STOCK_NOT_FOUND`."""
 
     @_abc_1.abstractmethod
+    def SetReorderTerms(
+        self,
+        request: _command_service_pb2.SetReorderTermsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_command_service_pb2.SetReorderTermsResponse, _abc.Awaitable[_command_service_pb2.SetReorderTermsResponse]]:
+        """Sets or removes what each reorder alert of a stock orders, from the next alert on. Rejected with
+        `STOCK_NOT_FOUND`, or with `PURCHASE_ORDER_TOTAL_TOO_LARGE` if such an order would be.
+        """
+
+    @_abc_1.abstractmethod
     def DiscontinueProduct(
         self,
         request: _command_service_pb2.DiscontinueProductRequest,
@@ -293,6 +378,74 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_command_service_pb2.DiscontinueProductResponse, _abc.Awaitable[_command_service_pb2.DiscontinueProductResponse]]:
         """Discontinues a product: it accepts no deliveries and raises no alerts. Its remaining stock can still be
         reserved and transferred. Rejected with `PRODUCT_NOT_FOUND`.
+        """
+
+    @_abc_1.abstractmethod
+    def RaisePurchaseOrder(
+        self,
+        request: _command_service_pb2.RaisePurchaseOrderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_command_service_pb2.RaisePurchaseOrderResponse, _abc.Awaitable[_command_service_pb2.RaisePurchaseOrderResponse]]:
+        """Raises a purchase order. Above 10,000 units another caller has to approve it. Repeating the same order
+        changes nothing; a different one with the same id is rejected with `PURCHASE_ORDER_EXISTS`. Also rejected
+        with `PURCHASE_ORDER_LINE_REPEATED`, `PURCHASE_ORDER_CURRENCY_MIXED`, `PURCHASE_ORDER_TOTAL_TOO_LARGE` (10^12
+        units or more), `PRODUCT_NOT_FOUND` or `PRODUCT_DISCONTINUED`.
+        """
+
+    @_abc_1.abstractmethod
+    def ApprovePurchaseOrder(
+        self,
+        request: _command_service_pb2.ApprovePurchaseOrderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_command_service_pb2.ApprovePurchaseOrderResponse, _abc.Awaitable[_command_service_pb2.ApprovePurchaseOrderResponse]]:
+        """Approves a purchase order. Rejected with `PURCHASE_ORDER_NOT_FOUND`, `PURCHASE_ORDER_SAME_CALLER` (who raised
+        it cannot approve it), or `PURCHASE_ORDER_ALREADY_<STATE>` once it was cancelled.
+        """
+
+    @_abc_1.abstractmethod
+    def SendToSupplier(
+        self,
+        request: _command_service_pb2.SendToSupplierRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_command_service_pb2.SendToSupplierResponse, _abc.Awaitable[_command_service_pb2.SendToSupplierResponse]]:
+        """Records that a purchase order was sent, and the day of its delivery. Repeating it with the same day changes
+        nothing. Rejected with `PURCHASE_ORDER_NOT_FOUND`, `PURCHASE_ORDER_NOT_APPROVED`, `PURCHASE_ORDER_DAY_PAST`,
+        `PURCHASE_ORDER_DAY_INVALID` (`2027-02-29`), or `PURCHASE_ORDER_ALREADY_<STATE>`.
+        """
+
+    @_abc_1.abstractmethod
+    def ReceiveGoods(
+        self,
+        request: _command_service_pb2.ReceiveGoodsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_command_service_pb2.ReceiveGoodsResponse, _abc.Awaitable[_command_service_pb2.ReceiveGoodsResponse]]:
+        """Records a delivery of a purchase order, whole or in part, and adds it to the stock of its warehouse. A
+        delivery note counts once for each sku: lines that were counted with the same quantity change nothing, and
+        with a different quantity all are rejected with `DELIVERY_ALREADY_RECEIVED`. Of each line up to a tenth more
+        than ordered is accepted (`PURCHASE_ORDER_OVERDELIVERED`). Also rejected with `PURCHASE_ORDER_NOT_FOUND`,
+        `PURCHASE_ORDER_NOT_SENT`, `PURCHASE_ORDER_ALREADY_<STATE>`, `PURCHASE_ORDER_LINE_REPEATED`,
+        `PURCHASE_ORDER_LINE_NOT_FOUND`, or for the reasons of `ReceiveStock`.
+        """
+
+    @_abc_1.abstractmethod
+    def ClosePurchaseOrder(
+        self,
+        request: _command_service_pb2.ClosePurchaseOrderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_command_service_pb2.ClosePurchaseOrderResponse, _abc.Awaitable[_command_service_pb2.ClosePurchaseOrderResponse]]:
+        """Closes a purchase order of which goods have arrived: what is missing is not expected any more. Rejected with
+        `PURCHASE_ORDER_NOT_FOUND`, `PURCHASE_ORDER_NOT_SENT`, `PURCHASE_ORDER_NOTHING_RECEIVED` (cancel it), or
+        `PURCHASE_ORDER_ALREADY_CANCELLED`.
+        """
+
+    @_abc_1.abstractmethod
+    def CancelPurchaseOrder(
+        self,
+        request: _command_service_pb2.CancelPurchaseOrderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_command_service_pb2.CancelPurchaseOrderResponse, _abc.Awaitable[_command_service_pb2.CancelPurchaseOrderResponse]]:
+        """Cancels a purchase order of which nothing has arrived. Rejected with `PURCHASE_ORDER_NOT_FOUND`,
+        `PURCHASE_ORDER_PARTLY_RECEIVED` (close it), or `PURCHASE_ORDER_ALREADY_<STATE>`.
         """
 
 def add_CommandServiceServicer_to_server(servicer: CommandServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -9,6 +9,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.type import money_pb2 as _money_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -174,6 +175,7 @@ class StockReceived(_message.Message):
     ON_HAND_FIELD_NUMBER: _builtins.int
     RESERVED_FIELD_NUMBER: _builtins.int
     RECEIVED_AT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     sku: _builtins.str
     """The stock keeping unit."""
     warehouse_id: _builtins.str
@@ -181,13 +183,15 @@ class StockReceived(_message.Message):
     quantity: _builtins.int
     """The number of pieces."""
     purchase_order: _builtins.str
-    """The number of the purchase order."""
+    """The purchase order's id; empty for another reason. Before receipts had reasons, a text of the caller."""
     delivery_note: _builtins.str
     """The number of the delivery note."""
     on_hand: _builtins.int
     """The number of pieces on hand after this event."""
     reserved: _builtins.int
     """The number of reserved pieces after this event."""
+    reason: _types_pb2.ReceiptReason.ValueType
+    """Why the pieces were received."""
     @_builtins.property
     def received_at(self) -> _timestamp_pb2.Timestamp:
         """The time of the delivery."""
@@ -203,10 +207,11 @@ class StockReceived(_message.Message):
         on_hand: _builtins.int = ...,
         reserved: _builtins.int = ...,
         received_at: _timestamp_pb2.Timestamp | None = ...,
+        reason: _types_pb2.ReceiptReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["received_at", b"received_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_note", b"delivery_note", "on_hand", b"on_hand", "purchase_order", b"purchase_order", "quantity", b"quantity", "received_at", b"received_at", "reserved", b"reserved", "sku", b"sku", "warehouse_id", b"warehouse_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_note", b"delivery_note", "on_hand", b"on_hand", "purchase_order", b"purchase_order", "quantity", b"quantity", "reason", b"reason", "received_at", b"received_at", "reserved", b"reserved", "sku", b"sku", "warehouse_id", b"warehouse_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -593,6 +598,44 @@ class ReorderPointSet(_message.Message):
 Global___ReorderPointSet: _TypeAlias = ReorderPointSet  # noqa: Y015
 
 @_typing.final
+class ReorderTermsSet(_message.Message):
+    """Reorder terms were set or removed: they apply from the next alert on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SKU_FIELD_NUMBER: _builtins.int
+    WAREHOUSE_ID_FIELD_NUMBER: _builtins.int
+    TERMS_FIELD_NUMBER: _builtins.int
+    SET_AT_FIELD_NUMBER: _builtins.int
+    sku: _builtins.str
+    """The stock keeping unit."""
+    warehouse_id: _builtins.str
+    """The warehouse."""
+    @_builtins.property
+    def terms(self) -> _types_pb2.ReorderTerms:
+        """The terms; unset if alerts order nothing."""
+
+    @_builtins.property
+    def set_at(self) -> _timestamp_pb2.Timestamp:
+        """The time of the change."""
+
+    def __init__(
+        self,
+        *,
+        sku: _builtins.str = ...,
+        warehouse_id: _builtins.str = ...,
+        terms: _types_pb2.ReorderTerms | None = ...,
+        set_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["set_at", b"set_at", "terms", b"terms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["set_at", b"set_at", "sku", b"sku", "terms", b"terms", "warehouse_id", b"warehouse_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReorderTermsSet: _TypeAlias = ReorderTermsSet  # noqa: Y015
+
+@_typing.final
 class StockDiscontinued(_message.Message):
     """The stock's product was discontinued: the stock raises no more alerts."""
 
@@ -635,6 +678,8 @@ class ReorderAlertRaised(_message.Message):
     AVAILABLE_FIELD_NUMBER: _builtins.int
     REORDER_POINT_FIELD_NUMBER: _builtins.int
     RAISED_AT_FIELD_NUMBER: _builtins.int
+    PURCHASE_ORDER_ID_FIELD_NUMBER: _builtins.int
+    TERMS_FIELD_NUMBER: _builtins.int
     sku: _builtins.str
     """The stock keeping unit."""
     warehouse_id: _builtins.str
@@ -643,9 +688,15 @@ class ReorderAlertRaised(_message.Message):
     """The number of available pieces."""
     reorder_point: _builtins.int
     """The reorder point."""
+    purchase_order_id: _builtins.str
+    """The purchase order that the alert leads to; empty if the stock has no reorder terms."""
     @_builtins.property
     def raised_at(self) -> _timestamp_pb2.Timestamp:
         """The time of the alert."""
+
+    @_builtins.property
+    def terms(self) -> _types_pb2.ReorderTerms:
+        """What it orders."""
 
     def __init__(
         self,
@@ -655,10 +706,12 @@ class ReorderAlertRaised(_message.Message):
         available: _builtins.int = ...,
         reorder_point: _builtins.int = ...,
         raised_at: _timestamp_pb2.Timestamp | None = ...,
+        purchase_order_id: _builtins.str = ...,
+        terms: _types_pb2.ReorderTerms | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["raised_at", b"raised_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["raised_at", b"raised_at", "terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "raised_at", b"raised_at", "reorder_point", b"reorder_point", "sku", b"sku", "warehouse_id", b"warehouse_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "purchase_order_id", b"purchase_order_id", "raised_at", b"raised_at", "reorder_point", b"reorder_point", "sku", b"sku", "terms", b"terms", "warehouse_id", b"warehouse_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -716,16 +769,19 @@ class DeliveryReceived(_message.Message):
     DELIVERY_NOTE_FIELD_NUMBER: _builtins.int
     QUANTITY_FIELD_NUMBER: _builtins.int
     RECEIVED_AT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     sku: _builtins.str
     """The stock keeping unit."""
     warehouse_id: _builtins.str
     """The warehouse."""
     purchase_order: _builtins.str
-    """The number of the purchase order."""
+    """The purchase order's id; empty for another reason. Before receipts had reasons, a text of the caller."""
     delivery_note: _builtins.str
     """The number of the delivery note."""
     quantity: _builtins.int
     """The number of pieces."""
+    reason: _types_pb2.ReceiptReason.ValueType
+    """Why the pieces were received."""
     @_builtins.property
     def received_at(self) -> _timestamp_pb2.Timestamp:
         """The time of the delivery."""
@@ -739,10 +795,11 @@ class DeliveryReceived(_message.Message):
         delivery_note: _builtins.str = ...,
         quantity: _builtins.int = ...,
         received_at: _timestamp_pb2.Timestamp | None = ...,
+        reason: _types_pb2.ReceiptReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["received_at", b"received_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_note", b"delivery_note", "purchase_order", b"purchase_order", "quantity", b"quantity", "received_at", b"received_at", "sku", b"sku", "warehouse_id", b"warehouse_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_note", b"delivery_note", "purchase_order", b"purchase_order", "quantity", b"quantity", "reason", b"reason", "received_at", b"received_at", "sku", b"sku", "warehouse_id", b"warehouse_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -975,3 +1032,229 @@ class TransferCompleted(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TransferCompleted: _TypeAlias = TransferCompleted  # noqa: Y015
+
+@_typing.final
+class PurchaseOrderRaised(_message.Message):
+    """Goods were to be bought of a supplier."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURCHASE_ORDER_ID_FIELD_NUMBER: _builtins.int
+    SUPPLIER_ID_FIELD_NUMBER: _builtins.int
+    WAREHOUSE_ID_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    NEEDS_APPROVAL_FIELD_NUMBER: _builtins.int
+    RAISED_BY_FIELD_NUMBER: _builtins.int
+    RAISED_AT_FIELD_NUMBER: _builtins.int
+    purchase_order_id: _builtins.str
+    """The purchase order's id."""
+    supplier_id: _builtins.str
+    """The supplier."""
+    warehouse_id: _builtins.str
+    """The warehouse to which the goods are delivered."""
+    needs_approval: _builtins.bool
+    """Whether another person has to approve the order."""
+    raised_by: _builtins.str
+    """The subject of the caller who raised the order."""
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.PurchaseLine]:
+        """The lines."""
+
+    @_builtins.property
+    def total(self) -> _money_pb2.Money:
+        """The sum of the lines."""
+
+    @_builtins.property
+    def raised_at(self) -> _timestamp_pb2.Timestamp:
+        """The time of the event."""
+
+    def __init__(
+        self,
+        *,
+        purchase_order_id: _builtins.str = ...,
+        supplier_id: _builtins.str = ...,
+        warehouse_id: _builtins.str = ...,
+        lines: _abc.Iterable[_types_pb2.PurchaseLine] | None = ...,
+        total: _money_pb2.Money | None = ...,
+        needs_approval: _builtins.bool = ...,
+        raised_by: _builtins.str = ...,
+        raised_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["raised_at", b"raised_at", "total", b"total"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines", "needs_approval", b"needs_approval", "purchase_order_id", b"purchase_order_id", "raised_at", b"raised_at", "raised_by", b"raised_by", "supplier_id", b"supplier_id", "total", b"total", "warehouse_id", b"warehouse_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurchaseOrderRaised: _TypeAlias = PurchaseOrderRaised  # noqa: Y015
+
+@_typing.final
+class PurchaseOrderApproved(_message.Message):
+    """Another person approved a purchase order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURCHASE_ORDER_ID_FIELD_NUMBER: _builtins.int
+    APPROVED_BY_FIELD_NUMBER: _builtins.int
+    APPROVED_AT_FIELD_NUMBER: _builtins.int
+    purchase_order_id: _builtins.str
+    """The purchase order's id."""
+    approved_by: _builtins.str
+    """The subject of the caller who approved it."""
+    @_builtins.property
+    def approved_at(self) -> _timestamp_pb2.Timestamp:
+        """The time of the approval."""
+
+    def __init__(
+        self,
+        *,
+        purchase_order_id: _builtins.str = ...,
+        approved_by: _builtins.str = ...,
+        approved_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approved_at", b"approved_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved_at", b"approved_at", "approved_by", b"approved_by", "purchase_order_id", b"purchase_order_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurchaseOrderApproved: _TypeAlias = PurchaseOrderApproved  # noqa: Y015
+
+@_typing.final
+class PurchaseOrderSent(_message.Message):
+    """A purchase order was sent to its supplier."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURCHASE_ORDER_ID_FIELD_NUMBER: _builtins.int
+    EXPECTED_ON_FIELD_NUMBER: _builtins.int
+    SENT_AT_FIELD_NUMBER: _builtins.int
+    purchase_order_id: _builtins.str
+    """The purchase order's id."""
+    expected_on: _builtins.str
+    """The day in UTC on which the supplier is expected to deliver, as `2026-11-23`."""
+    @_builtins.property
+    def sent_at(self) -> _timestamp_pb2.Timestamp:
+        """The time at which it was sent."""
+
+    def __init__(
+        self,
+        *,
+        purchase_order_id: _builtins.str = ...,
+        expected_on: _builtins.str = ...,
+        sent_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sent_at", b"sent_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_on", b"expected_on", "purchase_order_id", b"purchase_order_id", "sent_at", b"sent_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurchaseOrderSent: _TypeAlias = PurchaseOrderSent  # noqa: Y015
+
+@_typing.final
+class GoodsReceived(_message.Message):
+    """Goods of a purchase order arrived in its warehouse."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURCHASE_ORDER_ID_FIELD_NUMBER: _builtins.int
+    DELIVERY_NOTE_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    RECEIVED_AT_FIELD_NUMBER: _builtins.int
+    purchase_order_id: _builtins.str
+    """The purchase order's id."""
+    delivery_note: _builtins.str
+    """The number of the supplier's delivery note."""
+    complete: _builtins.bool
+    """Whether all that was ordered has arrived now."""
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.DeliveredLine]:
+        """What was delivered and had not been counted before."""
+
+    @_builtins.property
+    def received_at(self) -> _timestamp_pb2.Timestamp:
+        """The time of the delivery."""
+
+    def __init__(
+        self,
+        *,
+        purchase_order_id: _builtins.str = ...,
+        delivery_note: _builtins.str = ...,
+        lines: _abc.Iterable[_types_pb2.DeliveredLine] | None = ...,
+        complete: _builtins.bool = ...,
+        received_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["received_at", b"received_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "delivery_note", b"delivery_note", "lines", b"lines", "purchase_order_id", b"purchase_order_id", "received_at", b"received_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GoodsReceived: _TypeAlias = GoodsReceived  # noqa: Y015
+
+@_typing.final
+class PurchaseOrderClosed(_message.Message):
+    """A purchase order was closed: nothing more is expected."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURCHASE_ORDER_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CLOSED_AT_FIELD_NUMBER: _builtins.int
+    purchase_order_id: _builtins.str
+    """The purchase order's id."""
+    reason: _builtins.str
+    """The reason, for people."""
+    @_builtins.property
+    def closed_at(self) -> _timestamp_pb2.Timestamp:
+        """The time of the closing."""
+
+    def __init__(
+        self,
+        *,
+        purchase_order_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        closed_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["closed_at", b"closed_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed_at", b"closed_at", "purchase_order_id", b"purchase_order_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurchaseOrderClosed: _TypeAlias = PurchaseOrderClosed  # noqa: Y015
+
+@_typing.final
+class PurchaseOrderCancelled(_message.Message):
+    """A purchase order of which nothing had arrived was cancelled."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURCHASE_ORDER_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CANCELLED_AT_FIELD_NUMBER: _builtins.int
+    purchase_order_id: _builtins.str
+    """The purchase order's id."""
+    reason: _builtins.str
+    """The reason, for people."""
+    @_builtins.property
+    def cancelled_at(self) -> _timestamp_pb2.Timestamp:
+        """The time of the cancellation."""
+
+    def __init__(
+        self,
+        *,
+        purchase_order_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        cancelled_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancelled_at", b"cancelled_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled_at", b"cancelled_at", "purchase_order_id", b"purchase_order_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurchaseOrderCancelled: _TypeAlias = PurchaseOrderCancelled  # noqa: Y015

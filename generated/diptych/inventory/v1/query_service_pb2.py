@@ -26,7 +26,7 @@ from diptych.access.v1 import access_pb2 as diptych_dot_access_dot_v1_dot_access
 from diptych.inventory.v1 import types_pb2 as diptych_dot_inventory_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(diptych/inventory/v1/query_service.proto\x12\x14\x64iptych.inventory.v1\x1a\x1e\x64iptych/access/v1/access.proto\x1a diptych/inventory/v1/types.proto\"f\n\x11GetProductRequest\x12\x1b\n\x03sku\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x03sku\x12\x34\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"M\n\x12GetProductResponse\x12\x37\n\x07product\x18\x01 \x01(\x0b\x32\x1d.diptych.inventory.v1.ProductR\x07product\"d\n\x0fGetStockRequest\x12\x1b\n\x03sku\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x03sku\x12\x34\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"\xb9\x01\n\x10GetStockResponse\x12\x33\n\x06stocks\x18\x01 \x03(\x0b\x32\x1b.diptych.inventory.v1.StockR\x06stocks\x12\x17\n\x07on_hand\x18\x02 \x01(\x03R\x06onHand\x12\x1a\n\x08reserved\x18\x03 \x01(\x03R\x08reserved\x12\x1c\n\tavailable\x18\x04 \x01(\x03R\tavailable\x12\x1d\n\nin_transit\x18\x05 \x01(\x03R\tinTransit\"\xec\x01\n\x10ListStockRequest\x12?\n\x0cwarehouse_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\x0bwarehouseId\x12\x10\n\x03low\x18\x02 \x01(\x08R\x03low\x12&\n\tpage_size\x18\x03 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\tpageToken\x12\x34\n\x11\x61t_least_as_fresh\x18\x05 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"p\n\x11ListStockResponse\x12\x33\n\x06stocks\x18\x01 \x03(\x0b\x32\x1b.diptych.inventory.v1.StockR\x06stocks\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x92\x01\n\x15GetReservationRequest\x12\x43\n\x0ereservation_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\rreservationId\x12\x34\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"]\n\x16GetReservationResponse\x12\x43\n\x0breservation\x18\x01 \x01(\x0b\x32!.diptych.inventory.v1.ReservationR\x0breservation\"\xe2\x01\n\x18ListReorderAlertsRequest\x12?\n\x0cwarehouse_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\x0bwarehouseId\x12&\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\tpageToken\x12\x34\n\x11\x61t_least_as_fresh\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"\x7f\n\x19ListReorderAlertsResponse\x12:\n\x06\x61lerts\x18\x01 \x03(\x0b\x32\".diptych.inventory.v1.ReorderAlertR\x06\x61lerts\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"~\n\x19WatchReorderAlertsRequest\x12+\n\x0cresume_token\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\x0bresumeToken\x12\x34\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"y\n\x1aWatchReorderAlertsResponse\x12\x38\n\x05\x61lert\x18\x01 \x01(\x0b\x32\".diptych.inventory.v1.ReorderAlertR\x05\x61lert\x12!\n\x0cresume_token\x18\x02 \x01(\tR\x0bresumeToken\"\x80\x02\n\x18GetStockMovementsRequest\x12\x1b\n\x03sku\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x03sku\x12?\n\x0cwarehouse_id\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\x0bwarehouseId\x12&\n\tpage_size\x18\x03 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12(\n\npage_token\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x04R\tpageToken\x12\x34\n\x11\x61t_least_as_fresh\x18\x05 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"\xad\x01\n\x19GetStockMovementsResponse\x12\x41\n\tmovements\x18\x01 \x03(\x0b\x32#.diptych.inventory.v1.StockMovementR\tmovements\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12%\n\x0eolder_archived\x18\x03 \x01(\x08R\rolderArchived2\x9a\x07\n\x0cQueryService\x12u\n\nGetProduct\x12\'.diptych.inventory.v1.GetProductRequest\x1a(.diptych.inventory.v1.GetProductResponse\"\x14\x8a\xe7\x18\x10\n\x0einventory.read\x12o\n\x08GetStock\x12%.diptych.inventory.v1.GetStockRequest\x1a&.diptych.inventory.v1.GetStockResponse\"\x14\x8a\xe7\x18\x10\n\x0einventory.read\x12r\n\tListStock\x12&.diptych.inventory.v1.ListStockRequest\x1a\'.diptych.inventory.v1.ListStockResponse\"\x14\x8a\xe7\x18\x10\n\x0einventory.read\x12\x81\x01\n\x0eGetReservation\x12+.diptych.inventory.v1.GetReservationRequest\x1a,.diptych.inventory.v1.GetReservationResponse\"\x14\x8a\xe7\x18\x10\n\x0einventory.read\x12\x8a\x01\n\x11ListReorderAlerts\x12..diptych.inventory.v1.ListReorderAlertsRequest\x1a/.diptych.inventory.v1.ListReorderAlertsResponse\"\x14\x8a\xe7\x18\x10\n\x0einventory.read\x12\x8f\x01\n\x12WatchReorderAlerts\x12/.diptych.inventory.v1.WatchReorderAlertsRequest\x1a\x30.diptych.inventory.v1.WatchReorderAlertsResponse\"\x14\x8a\xe7\x18\x10\n\x0einventory.read0\x01\x12\x8a\x01\n\x11GetStockMovements\x12..diptych.inventory.v1.GetStockMovementsRequest\x1a/.diptych.inventory.v1.GetStockMovementsResponse\"\x14\x8a\xe7\x18\x10\n\x0einventory.readBI\n\x14\x64iptych.inventory.v1P\x01Z/diptych.internal/stubs/inventory/v1;inventoryv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(diptych/inventory/v1/query_service.proto\x12\x14\x64iptych.inventory.v1\x1a\x1e\x64iptych/access/v1/access.proto\x1a diptych/inventory/v1/types.proto\"f\n\x11GetProductRequest\x12\x1b\n\x03sku\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x03sku\x12\x34\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"M\n\x12GetProductResponse\x12\x37\n\x07product\x18\x01 \x01(\x0b\x32\x1d.diptych.inventory.v1.ProductR\x07product\"d\n\x0fGetStockRequest\x12\x1b\n\x03sku\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x03sku\x12\x34\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"\xfa\x01\n\x10GetStockResponse\x12\x33\n\x06stocks\x18\x01 \x03(\x0b\x32\x1b.diptych.inventory.v1.StockR\x06stocks\x12\x17\n\x07on_hand\x18\x02 \x01(\x03R\x06onHand\x12\x1a\n\x08reserved\x18\x03 \x01(\x03R\x08reserved\x12\x1c\n\tavailable\x18\x04 \x01(\x03R\tavailable\x12\x1d\n\nin_transit\x18\x05 \x01(\x03R\tinTransit\x12?\n\x08\x65xpected\x18\x06 \x03(\x0b\x32#.diptych.inventory.v1.ExpectedStockR\x08\x65xpected\"\xec\x01\n\x10ListStockRequest\x12?\n\x0cwarehouse_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\x0bwarehouseId\x12\x10\n\x03low\x18\x02 \x01(\x08R\x03low\x12&\n\tpage_size\x18\x03 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\tpageToken\x12\x34\n\x11\x61t_least_as_fresh\x18\x05 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"p\n\x11ListStockResponse\x12\x33\n\x06stocks\x18\x01 \x03(\x0b\x32\x1b.diptych.inventory.v1.StockR\x06stocks\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x92\x01\n\x15GetReservationRequest\x12\x43\n\x0ereservation_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\rreservationId\x12\x34\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"]\n\x16GetReservationResponse\x12\x43\n\x0breservation\x18\x01 \x01(\x0b\x32!.diptych.inventory.v1.ReservationR\x0breservation\"\xe2\x01\n\x18ListReorderAlertsRequest\x12?\n\x0cwarehouse_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\x0bwarehouseId\x12&\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\tpageToken\x12\x34\n\x11\x61t_least_as_fresh\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"\x7f\n\x19ListReorderAlertsResponse\x12:\n\x06\x61lerts\x18\x01 \x03(\x0b\x32\".diptych.inventory.v1.ReorderAlertR\x06\x61lerts\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"~\n\x19WatchReorderAlertsRequest\x12+\n\x0cresume_token\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\x0bresumeToken\x12\x34\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"y\n\x1aWatchReorderAlertsResponse\x12\x38\n\x05\x61lert\x18\x01 \x01(\x0b\x32\".diptych.inventory.v1.ReorderAlertR\x05\x61lert\x12!\n\x0cresume_token\x18\x02 \x01(\tR\x0bresumeToken\"\x80\x02\n\x18GetStockMovementsRequest\x12\x1b\n\x03sku\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x03sku\x12?\n\x0cwarehouse_id\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\x0bwarehouseId\x12&\n\tpage_size\x18\x03 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12(\n\npage_token\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x04R\tpageToken\x12\x34\n\x11\x61t_least_as_fresh\x18\x05 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"\xad\x01\n\x19GetStockMovementsResponse\x12\x41\n\tmovements\x18\x01 \x03(\x0b\x32#.diptych.inventory.v1.StockMovementR\tmovements\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12%\n\x0eolder_archived\x18\x03 \x01(\x08R\rolderArchived\"\x99\x01\n\x17GetPurchaseOrderRequest\x12H\n\x11purchase_order_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x0fpurchaseOrderId\x12\x34\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"f\n\x18GetPurchaseOrderResponse\x12J\n\x0epurchase_order\x18\x01 \x01(\x0b\x32#.diptych.inventory.v1.PurchaseOrderR\rpurchaseOrder\"\xac\x02\n\x19ListPurchaseOrdersRequest\x12=\n\x0bsupplier_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\nsupplierId\x12I\n\x05state\x18\x02 \x01(\x0e\x32).diptych.inventory.v1.PurchaseOrder.StateB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12&\n\tpage_size\x18\x03 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\tpageToken\x12\x34\n\x11\x61t_least_as_fresh\x18\x05 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"\x92\x01\n\x1aListPurchaseOrdersResponse\x12L\n\x0fpurchase_orders\x18\x01 \x03(\x0b\x32#.diptych.inventory.v1.PurchaseOrderR\x0epurchaseOrders\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xb4\t\n\x0cQueryService\x12u\n\nGetProduct\x12\'.diptych.inventory.v1.GetProductRequest\x1a(.diptych.inventory.v1.GetProductResponse\"\x14\x8a\xe7\x18\x10\n\x0einventory.read\x12o\n\x08GetStock\x12%.diptych.inventory.v1.GetStockRequest\x1a&.diptych.inventory.v1.GetStockResponse\"\x14\x8a\xe7\x18\x10\n\x0einventory.read\x12r\n\tListStock\x12&.diptych.inventory.v1.ListStockRequest\x1a\'.diptych.inventory.v1.ListStockResponse\"\x14\x8a\xe7\x18\x10\n\x0einventory.read\x12\x81\x01\n\x0eGetReservation\x12+.diptych.inventory.v1.GetReservationRequest\x1a,.diptych.inventory.v1.GetReservationResponse\"\x14\x8a\xe7\x18\x10\n\x0einventory.read\x12\x8a\x01\n\x11ListReorderAlerts\x12..diptych.inventory.v1.ListReorderAlertsRequest\x1a/.diptych.inventory.v1.ListReorderAlertsResponse\"\x14\x8a\xe7\x18\x10\n\x0einventory.read\x12\x8f\x01\n\x12WatchReorderAlerts\x12/.diptych.inventory.v1.WatchReorderAlertsRequest\x1a\x30.diptych.inventory.v1.WatchReorderAlertsResponse\"\x14\x8a\xe7\x18\x10\n\x0einventory.read0\x01\x12\x8a\x01\n\x11GetStockMovements\x12..diptych.inventory.v1.GetStockMovementsRequest\x1a/.diptych.inventory.v1.GetStockMovementsResponse\"\x14\x8a\xe7\x18\x10\n\x0einventory.read\x12\x87\x01\n\x10GetPurchaseOrder\x12-.diptych.inventory.v1.GetPurchaseOrderRequest\x1a..diptych.inventory.v1.GetPurchaseOrderResponse\"\x14\x8a\xe7\x18\x10\n\x0einventory.read\x12\x8d\x01\n\x12ListPurchaseOrders\x12/.diptych.inventory.v1.ListPurchaseOrdersRequest\x1a\x30.diptych.inventory.v1.ListPurchaseOrdersResponse\"\x14\x8a\xe7\x18\x10\n\x0einventory.readBI\n\x14\x64iptych.inventory.v1P\x01Z/diptych.internal/stubs/inventory/v1;inventoryv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -76,6 +76,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTOCKMOVEMENTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\006r\004\030\200\200\004'
   _globals['_GETSTOCKMOVEMENTSREQUEST'].fields_by_name['at_least_as_fresh']._loaded_options = None
   _globals['_GETSTOCKMOVEMENTSREQUEST'].fields_by_name['at_least_as_fresh']._serialized_options = b'\272H\006r\004\030\200\200\002'
+  _globals['_GETPURCHASEORDERREQUEST'].fields_by_name['purchase_order_id']._loaded_options = None
+  _globals['_GETPURCHASEORDERREQUEST'].fields_by_name['purchase_order_id']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
+  _globals['_GETPURCHASEORDERREQUEST'].fields_by_name['at_least_as_fresh']._loaded_options = None
+  _globals['_GETPURCHASEORDERREQUEST'].fields_by_name['at_least_as_fresh']._serialized_options = b'\272H\006r\004\030\200\200\002'
+  _globals['_LISTPURCHASEORDERSREQUEST'].fields_by_name['supplier_id']._loaded_options = None
+  _globals['_LISTPURCHASEORDERSREQUEST'].fields_by_name['supplier_id']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{0,64}$'
+  _globals['_LISTPURCHASEORDERSREQUEST'].fields_by_name['state']._loaded_options = None
+  _globals['_LISTPURCHASEORDERSREQUEST'].fields_by_name['state']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_LISTPURCHASEORDERSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTPURCHASEORDERSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\006\032\004\030d(\000'
+  _globals['_LISTPURCHASEORDERSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTPURCHASEORDERSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200 '
+  _globals['_LISTPURCHASEORDERSREQUEST'].fields_by_name['at_least_as_fresh']._loaded_options = None
+  _globals['_LISTPURCHASEORDERSREQUEST'].fields_by_name['at_least_as_fresh']._serialized_options = b'\272H\006r\004\030\200\200\002'
   _globals['_QUERYSERVICE'].methods_by_name['GetProduct']._loaded_options = None
   _globals['_QUERYSERVICE'].methods_by_name['GetProduct']._serialized_options = b'\212\347\030\020\n\016inventory.read'
   _globals['_QUERYSERVICE'].methods_by_name['GetStock']._loaded_options = None
@@ -90,6 +104,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUERYSERVICE'].methods_by_name['WatchReorderAlerts']._serialized_options = b'\212\347\030\020\n\016inventory.read'
   _globals['_QUERYSERVICE'].methods_by_name['GetStockMovements']._loaded_options = None
   _globals['_QUERYSERVICE'].methods_by_name['GetStockMovements']._serialized_options = b'\212\347\030\020\n\016inventory.read'
+  _globals['_QUERYSERVICE'].methods_by_name['GetPurchaseOrder']._loaded_options = None
+  _globals['_QUERYSERVICE'].methods_by_name['GetPurchaseOrder']._serialized_options = b'\212\347\030\020\n\016inventory.read'
+  _globals['_QUERYSERVICE'].methods_by_name['ListPurchaseOrders']._loaded_options = None
+  _globals['_QUERYSERVICE'].methods_by_name['ListPurchaseOrders']._serialized_options = b'\212\347\030\020\n\016inventory.read'
   _globals['_GETPRODUCTREQUEST']._serialized_start=132
   _globals['_GETPRODUCTREQUEST']._serialized_end=234
   _globals['_GETPRODUCTRESPONSE']._serialized_start=236
@@ -97,27 +115,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTOCKREQUEST']._serialized_start=315
   _globals['_GETSTOCKREQUEST']._serialized_end=415
   _globals['_GETSTOCKRESPONSE']._serialized_start=418
-  _globals['_GETSTOCKRESPONSE']._serialized_end=603
-  _globals['_LISTSTOCKREQUEST']._serialized_start=606
-  _globals['_LISTSTOCKREQUEST']._serialized_end=842
-  _globals['_LISTSTOCKRESPONSE']._serialized_start=844
-  _globals['_LISTSTOCKRESPONSE']._serialized_end=956
-  _globals['_GETRESERVATIONREQUEST']._serialized_start=959
-  _globals['_GETRESERVATIONREQUEST']._serialized_end=1105
-  _globals['_GETRESERVATIONRESPONSE']._serialized_start=1107
-  _globals['_GETRESERVATIONRESPONSE']._serialized_end=1200
-  _globals['_LISTREORDERALERTSREQUEST']._serialized_start=1203
-  _globals['_LISTREORDERALERTSREQUEST']._serialized_end=1429
-  _globals['_LISTREORDERALERTSRESPONSE']._serialized_start=1431
-  _globals['_LISTREORDERALERTSRESPONSE']._serialized_end=1558
-  _globals['_WATCHREORDERALERTSREQUEST']._serialized_start=1560
-  _globals['_WATCHREORDERALERTSREQUEST']._serialized_end=1686
-  _globals['_WATCHREORDERALERTSRESPONSE']._serialized_start=1688
-  _globals['_WATCHREORDERALERTSRESPONSE']._serialized_end=1809
-  _globals['_GETSTOCKMOVEMENTSREQUEST']._serialized_start=1812
-  _globals['_GETSTOCKMOVEMENTSREQUEST']._serialized_end=2068
-  _globals['_GETSTOCKMOVEMENTSRESPONSE']._serialized_start=2071
-  _globals['_GETSTOCKMOVEMENTSRESPONSE']._serialized_end=2244
-  _globals['_QUERYSERVICE']._serialized_start=2247
-  _globals['_QUERYSERVICE']._serialized_end=3169
+  _globals['_GETSTOCKRESPONSE']._serialized_end=668
+  _globals['_LISTSTOCKREQUEST']._serialized_start=671
+  _globals['_LISTSTOCKREQUEST']._serialized_end=907
+  _globals['_LISTSTOCKRESPONSE']._serialized_start=909
+  _globals['_LISTSTOCKRESPONSE']._serialized_end=1021
+  _globals['_GETRESERVATIONREQUEST']._serialized_start=1024
+  _globals['_GETRESERVATIONREQUEST']._serialized_end=1170
+  _globals['_GETRESERVATIONRESPONSE']._serialized_start=1172
+  _globals['_GETRESERVATIONRESPONSE']._serialized_end=1265
+  _globals['_LISTREORDERALERTSREQUEST']._serialized_start=1268
+  _globals['_LISTREORDERALERTSREQUEST']._serialized_end=1494
+  _globals['_LISTREORDERALERTSRESPONSE']._serialized_start=1496
+  _globals['_LISTREORDERALERTSRESPONSE']._serialized_end=1623
+  _globals['_WATCHREORDERALERTSREQUEST']._serialized_start=1625
+  _globals['_WATCHREORDERALERTSREQUEST']._serialized_end=1751
+  _globals['_WATCHREORDERALERTSRESPONSE']._serialized_start=1753
+  _globals['_WATCHREORDERALERTSRESPONSE']._serialized_end=1874
+  _globals['_GETSTOCKMOVEMENTSREQUEST']._serialized_start=1877
+  _globals['_GETSTOCKMOVEMENTSREQUEST']._serialized_end=2133
+  _globals['_GETSTOCKMOVEMENTSRESPONSE']._serialized_start=2136
+  _globals['_GETSTOCKMOVEMENTSRESPONSE']._serialized_end=2309
+  _globals['_GETPURCHASEORDERREQUEST']._serialized_start=2312
+  _globals['_GETPURCHASEORDERREQUEST']._serialized_end=2465
+  _globals['_GETPURCHASEORDERRESPONSE']._serialized_start=2467
+  _globals['_GETPURCHASEORDERRESPONSE']._serialized_end=2569
+  _globals['_LISTPURCHASEORDERSREQUEST']._serialized_start=2572
+  _globals['_LISTPURCHASEORDERSREQUEST']._serialized_end=2872
+  _globals['_LISTPURCHASEORDERSRESPONSE']._serialized_start=2875
+  _globals['_LISTPURCHASEORDERSRESPONSE']._serialized_end=3021
+  _globals['_QUERYSERVICE']._serialized_start=3024
+  _globals['_QUERYSERVICE']._serialized_end=4228
 # @@protoc_insertion_point(module_scope)

@@ -106,6 +106,7 @@ class GetStockResponse(_message.Message):
     RESERVED_FIELD_NUMBER: _builtins.int
     AVAILABLE_FIELD_NUMBER: _builtins.int
     IN_TRANSIT_FIELD_NUMBER: _builtins.int
+    EXPECTED_FIELD_NUMBER: _builtins.int
     on_hand: _builtins.int
     """The number of pieces on hand in all warehouses."""
     reserved: _builtins.int
@@ -118,6 +119,10 @@ class GetStockResponse(_message.Message):
     def stocks(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Stock]:
         """The stock in each warehouse that has ever stocked the sku, ordered by warehouse."""
 
+    @_builtins.property
+    def expected(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.ExpectedStock]:
+        """What sent purchase orders still lack, ordered by day and warehouse."""
+
     def __init__(
         self,
         *,
@@ -126,10 +131,11 @@ class GetStockResponse(_message.Message):
         reserved: _builtins.int = ...,
         available: _builtins.int = ...,
         in_transit: _builtins.int = ...,
+        expected: _abc.Iterable[_types_pb2.ExpectedStock] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "in_transit", b"in_transit", "on_hand", b"on_hand", "reserved", b"reserved", "stocks", b"stocks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "expected", b"expected", "in_transit", b"in_transit", "on_hand", b"on_hand", "reserved", b"reserved", "stocks", b"stocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -444,3 +450,121 @@ class GetStockMovementsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStockMovementsResponse: _TypeAlias = GetStockMovementsResponse  # noqa: Y015
+
+@_typing.final
+class GetPurchaseOrderRequest(_message.Message):
+    """Request message for `GetPurchaseOrder`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURCHASE_ORDER_ID_FIELD_NUMBER: _builtins.int
+    AT_LEAST_AS_FRESH_FIELD_NUMBER: _builtins.int
+    purchase_order_id: _builtins.str
+    """The purchase order's id."""
+    at_least_as_fresh: _builtins.str
+    """Consistency token of the commands that the response must include; empty for none."""
+    def __init__(
+        self,
+        *,
+        purchase_order_id: _builtins.str = ...,
+        at_least_as_fresh: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least_as_fresh", b"at_least_as_fresh", "purchase_order_id", b"purchase_order_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPurchaseOrderRequest: _TypeAlias = GetPurchaseOrderRequest  # noqa: Y015
+
+@_typing.final
+class GetPurchaseOrderResponse(_message.Message):
+    """Response message for `GetPurchaseOrder`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURCHASE_ORDER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def purchase_order(self) -> _types_pb2.PurchaseOrder:
+        """The purchase order."""
+
+    def __init__(
+        self,
+        *,
+        purchase_order: _types_pb2.PurchaseOrder | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["purchase_order", b"purchase_order"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["purchase_order", b"purchase_order"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPurchaseOrderResponse: _TypeAlias = GetPurchaseOrderResponse  # noqa: Y015
+
+@_typing.final
+class ListPurchaseOrdersRequest(_message.Message):
+    """Request message for `ListPurchaseOrders`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUPPLIER_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    AT_LEAST_AS_FRESH_FIELD_NUMBER: _builtins.int
+    supplier_id: _builtins.str
+    """Only of this supplier; empty for all."""
+    state: _types_pb2.PurchaseOrder.State.ValueType
+    """Only in this state; unspecified for all."""
+    page_size: _builtins.int
+    """The maximum number of entries in a page, up to 100; 20 if it is 0. A page may hold fewer and still have a
+    next page.
+    """
+    page_token: _builtins.str
+    """The `next_page_token` of the previous page, for the same request; empty for the first page."""
+    at_least_as_fresh: _builtins.str
+    """Consistency token of the commands that the response must include; empty for none."""
+    def __init__(
+        self,
+        *,
+        supplier_id: _builtins.str = ...,
+        state: _types_pb2.PurchaseOrder.State.ValueType = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        at_least_as_fresh: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least_as_fresh", b"at_least_as_fresh", "page_size", b"page_size", "page_token", b"page_token", "state", b"state", "supplier_id", b"supplier_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPurchaseOrdersRequest: _TypeAlias = ListPurchaseOrdersRequest  # noqa: Y015
+
+@_typing.final
+class ListPurchaseOrdersResponse(_message.Message):
+    """Response message for `ListPurchaseOrders`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURCHASE_ORDERS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """The token of the next page; empty on the last page."""
+    @_builtins.property
+    def purchase_orders(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.PurchaseOrder]:
+        """The purchase orders."""
+
+    def __init__(
+        self,
+        *,
+        purchase_orders: _abc.Iterable[_types_pb2.PurchaseOrder] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "purchase_orders", b"purchase_orders"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPurchaseOrdersResponse: _TypeAlias = ListPurchaseOrdersResponse  # noqa: Y015

@@ -71,6 +71,16 @@ class QueryServiceStub:
                 request_serializer=diptych_dot_inventory_dot_v1_dot_query__service__pb2.GetStockMovementsRequest.SerializeToString,
                 response_deserializer=diptych_dot_inventory_dot_v1_dot_query__service__pb2.GetStockMovementsResponse.FromString,
                 _registered_method=True)
+        self.GetPurchaseOrder = channel.unary_unary(
+                '/diptych.inventory.v1.QueryService/GetPurchaseOrder',
+                request_serializer=diptych_dot_inventory_dot_v1_dot_query__service__pb2.GetPurchaseOrderRequest.SerializeToString,
+                response_deserializer=diptych_dot_inventory_dot_v1_dot_query__service__pb2.GetPurchaseOrderResponse.FromString,
+                _registered_method=True)
+        self.ListPurchaseOrders = channel.unary_unary(
+                '/diptych.inventory.v1.QueryService/ListPurchaseOrders',
+                request_serializer=diptych_dot_inventory_dot_v1_dot_query__service__pb2.ListPurchaseOrdersRequest.SerializeToString,
+                response_deserializer=diptych_dot_inventory_dot_v1_dot_query__service__pb2.ListPurchaseOrdersResponse.FromString,
+                _registered_method=True)
 
 
 class QueryServiceServicer:
@@ -86,8 +96,8 @@ class QueryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetStock(self, request, context):
-        """Returns the stock of a sku, in total and per warehouse. Fails with `NOT_FOUND` (`STOCK_NOT_FOUND`) if no
-        warehouse has ever stocked it.
+        """Returns the stock of a sku, in total and per warehouse, and what suppliers are expected to deliver. Fails
+        with `NOT_FOUND` (`STOCK_NOT_FOUND`) if no warehouse has ever stocked it and none expects it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -131,6 +141,20 @@ class QueryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetPurchaseOrder(self, request, context):
+        """Returns a purchase order. Fails with `NOT_FOUND` (`PURCHASE_ORDER_NOT_FOUND`) if it does not exist.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPurchaseOrders(self, request, context):
+        """Lists purchase orders, the most recently raised first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_QueryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -168,6 +192,16 @@ def add_QueryServiceServicer_to_server(servicer, server):
                     servicer.GetStockMovements,
                     request_deserializer=diptych_dot_inventory_dot_v1_dot_query__service__pb2.GetStockMovementsRequest.FromString,
                     response_serializer=diptych_dot_inventory_dot_v1_dot_query__service__pb2.GetStockMovementsResponse.SerializeToString,
+            ),
+            'GetPurchaseOrder': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPurchaseOrder,
+                    request_deserializer=diptych_dot_inventory_dot_v1_dot_query__service__pb2.GetPurchaseOrderRequest.FromString,
+                    response_serializer=diptych_dot_inventory_dot_v1_dot_query__service__pb2.GetPurchaseOrderResponse.SerializeToString,
+            ),
+            'ListPurchaseOrders': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPurchaseOrders,
+                    request_deserializer=diptych_dot_inventory_dot_v1_dot_query__service__pb2.ListPurchaseOrdersRequest.FromString,
+                    response_serializer=diptych_dot_inventory_dot_v1_dot_query__service__pb2.ListPurchaseOrdersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -361,6 +395,60 @@ class QueryService:
             '/diptych.inventory.v1.QueryService/GetStockMovements',
             diptych_dot_inventory_dot_v1_dot_query__service__pb2.GetStockMovementsRequest.SerializeToString,
             diptych_dot_inventory_dot_v1_dot_query__service__pb2.GetStockMovementsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPurchaseOrder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.inventory.v1.QueryService/GetPurchaseOrder',
+            diptych_dot_inventory_dot_v1_dot_query__service__pb2.GetPurchaseOrderRequest.SerializeToString,
+            diptych_dot_inventory_dot_v1_dot_query__service__pb2.GetPurchaseOrderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPurchaseOrders(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.inventory.v1.QueryService/ListPurchaseOrders',
+            diptych_dot_inventory_dot_v1_dot_query__service__pb2.ListPurchaseOrdersRequest.SerializeToString,
+            diptych_dot_inventory_dot_v1_dot_query__service__pb2.ListPurchaseOrdersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,8 +38,8 @@ class QueryServiceStub:
     GetProduct: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetProductRequest, _query_service_pb2.GetProductResponse]
     """Returns a product. Fails with `NOT_FOUND` (`PRODUCT_NOT_FOUND`) if it does not exist."""
     GetStock: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetStockRequest, _query_service_pb2.GetStockResponse]
-    """Returns the stock of a sku, in total and per warehouse. Fails with `NOT_FOUND` (`STOCK_NOT_FOUND`) if no
-    warehouse has ever stocked it.
+    """Returns the stock of a sku, in total and per warehouse, and what suppliers are expected to deliver. Fails
+    with `NOT_FOUND` (`STOCK_NOT_FOUND`) if no warehouse has ever stocked it and none expects it.
     """
     ListStock: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.ListStockRequest, _query_service_pb2.ListStockResponse]
     """Lists stocks, the most recently opened first."""
@@ -57,6 +57,10 @@ class QueryServiceStub:
     """Lists the movements of a sku's stock, newest first. Fails with `NOT_FOUND` (`STOCK_NOT_FOUND`) if there
     is none.
     """
+    GetPurchaseOrder: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetPurchaseOrderRequest, _query_service_pb2.GetPurchaseOrderResponse]
+    """Returns a purchase order. Fails with `NOT_FOUND` (`PURCHASE_ORDER_NOT_FOUND`) if it does not exist."""
+    ListPurchaseOrders: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.ListPurchaseOrdersRequest, _query_service_pb2.ListPurchaseOrdersResponse]
+    """Lists purchase orders, the most recently raised first."""
 
 @_typing.type_check_only
 class QueryServiceAsyncStub(QueryServiceStub):
@@ -68,8 +72,8 @@ class QueryServiceAsyncStub(QueryServiceStub):
     GetProduct: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetProductRequest, _query_service_pb2.GetProductResponse]  # type: ignore[assignment]
     """Returns a product. Fails with `NOT_FOUND` (`PRODUCT_NOT_FOUND`) if it does not exist."""
     GetStock: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetStockRequest, _query_service_pb2.GetStockResponse]  # type: ignore[assignment]
-    """Returns the stock of a sku, in total and per warehouse. Fails with `NOT_FOUND` (`STOCK_NOT_FOUND`) if no
-    warehouse has ever stocked it.
+    """Returns the stock of a sku, in total and per warehouse, and what suppliers are expected to deliver. Fails
+    with `NOT_FOUND` (`STOCK_NOT_FOUND`) if no warehouse has ever stocked it and none expects it.
     """
     ListStock: _aio.UnaryUnaryMultiCallable[_query_service_pb2.ListStockRequest, _query_service_pb2.ListStockResponse]  # type: ignore[assignment]
     """Lists stocks, the most recently opened first."""
@@ -87,6 +91,10 @@ class QueryServiceAsyncStub(QueryServiceStub):
     """Lists the movements of a sku's stock, newest first. Fails with `NOT_FOUND` (`STOCK_NOT_FOUND`) if there
     is none.
     """
+    GetPurchaseOrder: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetPurchaseOrderRequest, _query_service_pb2.GetPurchaseOrderResponse]  # type: ignore[assignment]
+    """Returns a purchase order. Fails with `NOT_FOUND` (`PURCHASE_ORDER_NOT_FOUND`) if it does not exist."""
+    ListPurchaseOrders: _aio.UnaryUnaryMultiCallable[_query_service_pb2.ListPurchaseOrdersRequest, _query_service_pb2.ListPurchaseOrdersResponse]  # type: ignore[assignment]
+    """Lists purchase orders, the most recently raised first."""
 
 class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reads the views of inventory. `at_least_as_fresh`, page tokens and resume tokens work as in
@@ -107,8 +115,8 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_service_pb2.GetStockRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.GetStockResponse, _abc.Awaitable[_query_service_pb2.GetStockResponse]]:
-        """Returns the stock of a sku, in total and per warehouse. Fails with `NOT_FOUND` (`STOCK_NOT_FOUND`) if no
-        warehouse has ever stocked it.
+        """Returns the stock of a sku, in total and per warehouse, and what suppliers are expected to deliver. Fails
+        with `NOT_FOUND` (`STOCK_NOT_FOUND`) if no warehouse has ever stocked it and none expects it.
         """
 
     @_abc_1.abstractmethod
@@ -156,5 +164,21 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists the movements of a sku's stock, newest first. Fails with `NOT_FOUND` (`STOCK_NOT_FOUND`) if there
         is none.
         """
+
+    @_abc_1.abstractmethod
+    def GetPurchaseOrder(
+        self,
+        request: _query_service_pb2.GetPurchaseOrderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_query_service_pb2.GetPurchaseOrderResponse, _abc.Awaitable[_query_service_pb2.GetPurchaseOrderResponse]]:
+        """Returns a purchase order. Fails with `NOT_FOUND` (`PURCHASE_ORDER_NOT_FOUND`) if it does not exist."""
+
+    @_abc_1.abstractmethod
+    def ListPurchaseOrders(
+        self,
+        request: _query_service_pb2.ListPurchaseOrdersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_query_service_pb2.ListPurchaseOrdersResponse, _abc.Awaitable[_query_service_pb2.ListPurchaseOrdersResponse]]:
+        """Lists purchase orders, the most recently raised first."""
 
 def add_QueryServiceServicer_to_server(servicer: QueryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

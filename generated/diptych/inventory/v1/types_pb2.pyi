@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.type import money_pb2 as _money_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,6 +20,38 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ReceiptReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReceiptReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReceiptReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RECEIPT_REASON_UNSPECIFIED: _ReceiptReason.ValueType  # 0
+    """Recorded before receipts had reasons: `purchase_order` is a text of the caller."""
+    RECEIPT_REASON_RETURN: _ReceiptReason.ValueType  # 1
+    """A customer returned them."""
+    RECEIPT_REASON_OPENING: _ReceiptReason.ValueType  # 2
+    """The stock was there before it was counted here."""
+    RECEIPT_REASON_PRODUCTION: _ReceiptReason.ValueType  # 3
+    """They were made in-house."""
+    RECEIPT_REASON_PURCHASE: _ReceiptReason.ValueType  # 4
+    """Goods of a purchase order arrived."""
+
+class ReceiptReason(_ReceiptReason, metaclass=_ReceiptReasonEnumTypeWrapper):
+    """Why pieces were added to a stock."""
+
+RECEIPT_REASON_UNSPECIFIED: ReceiptReason.ValueType  # 0
+"""Recorded before receipts had reasons: `purchase_order` is a text of the caller."""
+RECEIPT_REASON_RETURN: ReceiptReason.ValueType  # 1
+"""A customer returned them."""
+RECEIPT_REASON_OPENING: ReceiptReason.ValueType  # 2
+"""The stock was there before it was counted here."""
+RECEIPT_REASON_PRODUCTION: ReceiptReason.ValueType  # 3
+"""They were made in-house."""
+RECEIPT_REASON_PURCHASE: ReceiptReason.ValueType  # 4
+"""Goods of a purchase order arrived."""
+Global___ReceiptReason: _TypeAlias = ReceiptReason  # noqa: Y015
 
 @_typing.final
 class ReservationLine(_message.Message):
@@ -49,6 +82,126 @@ class ReservationLine(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReservationLine: _TypeAlias = ReservationLine  # noqa: Y015
+
+@_typing.final
+class ReorderTerms(_message.Message):
+    """What is ordered from whom when a stock has a reorder alert."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUPPLIER_ID_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    UNIT_PRICE_FIELD_NUMBER: _builtins.int
+    supplier_id: _builtins.str
+    """The supplier."""
+    quantity: _builtins.int
+    """The number of pieces to order."""
+    @_builtins.property
+    def unit_price(self) -> _money_pb2.Money:
+        """The price of one piece. Zero is a gift; a negative price is invalid."""
+
+    def __init__(
+        self,
+        *,
+        supplier_id: _builtins.str = ...,
+        quantity: _builtins.int = ...,
+        unit_price: _money_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["unit_price", b"unit_price"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["quantity", b"quantity", "supplier_id", b"supplier_id", "unit_price", b"unit_price"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReorderTerms: _TypeAlias = ReorderTerms  # noqa: Y015
+
+@_typing.final
+class PurchaseLine(_message.Message):
+    """A quantity of a sku at the price of one piece: one line of a purchase order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SKU_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    UNIT_PRICE_FIELD_NUMBER: _builtins.int
+    sku: _builtins.str
+    """The stock keeping unit."""
+    quantity: _builtins.int
+    """The number of pieces."""
+    @_builtins.property
+    def unit_price(self) -> _money_pb2.Money:
+        """The price of one piece, in the same currency in all lines. Zero is a gift; a negative price is invalid."""
+
+    def __init__(
+        self,
+        *,
+        sku: _builtins.str = ...,
+        quantity: _builtins.int = ...,
+        unit_price: _money_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["unit_price", b"unit_price"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["quantity", b"quantity", "sku", b"sku", "unit_price", b"unit_price"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurchaseLine: _TypeAlias = PurchaseLine  # noqa: Y015
+
+@_typing.final
+class DeliveredLine(_message.Message):
+    """A quantity of a sku that was delivered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SKU_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    sku: _builtins.str
+    """The stock keeping unit."""
+    quantity: _builtins.int
+    """The number of pieces."""
+    def __init__(
+        self,
+        *,
+        sku: _builtins.str = ...,
+        quantity: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["quantity", b"quantity", "sku", b"sku"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeliveredLine: _TypeAlias = DeliveredLine  # noqa: Y015
+
+@_typing.final
+class ExpectedStock(_message.Message):
+    """Pieces that suppliers are expected to deliver to a warehouse on a day."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DAY_FIELD_NUMBER: _builtins.int
+    WAREHOUSE_ID_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    day: _builtins.str
+    """The day in UTC, as `2026-11-23`; in the past if the delivery is late."""
+    warehouse_id: _builtins.str
+    """The warehouse."""
+    quantity: _builtins.int
+    """The number of pieces that purchase orders still lack."""
+    def __init__(
+        self,
+        *,
+        day: _builtins.str = ...,
+        warehouse_id: _builtins.str = ...,
+        quantity: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["day", b"day", "quantity", b"quantity", "warehouse_id", b"warehouse_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExpectedStock: _TypeAlias = ExpectedStock  # noqa: Y015
 
 @_typing.final
 class Product(_message.Message):
@@ -123,6 +276,7 @@ class Stock(_message.Message):
     LOW_FIELD_NUMBER: _builtins.int
     OPEN_TIME_FIELD_NUMBER: _builtins.int
     STOCK_ID_FIELD_NUMBER: _builtins.int
+    REORDER_TERMS_FIELD_NUMBER: _builtins.int
     sku: _builtins.str
     """The stock keeping unit."""
     version: _builtins.int
@@ -147,6 +301,10 @@ class Stock(_message.Message):
     def open_time(self) -> _timestamp_pb2.Timestamp:
         """The time at which the warehouse first stocked the product."""
 
+    @_builtins.property
+    def reorder_terms(self) -> Global___ReorderTerms:
+        """What each reorder alert orders; unset if it orders nothing."""
+
     def __init__(
         self,
         *,
@@ -161,10 +319,11 @@ class Stock(_message.Message):
         low: _builtins.bool = ...,
         open_time: _timestamp_pb2.Timestamp | None = ...,
         stock_id: _builtins.str = ...,
+        reorder_terms: Global___ReorderTerms | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["open_time", b"open_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["open_time", b"open_time", "reorder_terms", b"reorder_terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "in_transit", b"in_transit", "low", b"low", "on_hand", b"on_hand", "open_time", b"open_time", "reorder_point", b"reorder_point", "reserved", b"reserved", "sku", b"sku", "stock_id", b"stock_id", "version", b"version", "warehouse_id", b"warehouse_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "in_transit", b"in_transit", "low", b"low", "on_hand", b"on_hand", "open_time", b"open_time", "reorder_point", b"reorder_point", "reorder_terms", b"reorder_terms", "reserved", b"reserved", "sku", b"sku", "stock_id", b"stock_id", "version", b"version", "warehouse_id", b"warehouse_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -207,6 +366,7 @@ class ReorderAlert(_message.Message):
     RAISE_TIME_FIELD_NUMBER: _builtins.int
     CLEAR_TIME_FIELD_NUMBER: _builtins.int
     STOCK_ID_FIELD_NUMBER: _builtins.int
+    PURCHASE_ORDER_ID_FIELD_NUMBER: _builtins.int
     sku: _builtins.str
     """The stock keeping unit."""
     warehouse_id: _builtins.str
@@ -219,6 +379,8 @@ class ReorderAlert(_message.Message):
     """The reorder point when the alert was raised."""
     stock_id: _builtins.str
     """The stock's id, as in receipts."""
+    purchase_order_id: _builtins.str
+    """The purchase order that the alert leads to; empty if the stock had no reorder terms."""
     @_builtins.property
     def raise_time(self) -> _timestamp_pb2.Timestamp:
         """The time at which the alert was last raised."""
@@ -238,10 +400,11 @@ class ReorderAlert(_message.Message):
         raise_time: _timestamp_pb2.Timestamp | None = ...,
         clear_time: _timestamp_pb2.Timestamp | None = ...,
         stock_id: _builtins.str = ...,
+        purchase_order_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["clear_time", b"clear_time", "raise_time", b"raise_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "clear_time", b"clear_time", "raise_time", b"raise_time", "reorder_point", b"reorder_point", "sku", b"sku", "state", b"state", "stock_id", b"stock_id", "warehouse_id", b"warehouse_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "clear_time", b"clear_time", "purchase_order_id", b"purchase_order_id", "raise_time", b"raise_time", "reorder_point", b"reorder_point", "sku", b"sku", "state", b"state", "stock_id", b"stock_id", "warehouse_id", b"warehouse_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -310,6 +473,7 @@ class StockMovement(_message.Message):
     REFERENCE_FIELD_NUMBER: _builtins.int
     RECORD_TIME_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
+    RECEIPT_REASON_FIELD_NUMBER: _builtins.int
     sku: _builtins.str
     """The stock keeping unit."""
     warehouse_id: _builtins.str
@@ -325,11 +489,13 @@ class StockMovement(_message.Message):
     reserved: _builtins.int
     """The number of reserved pieces after the movement; unset for pieces in transit."""
     reference: _builtins.str
-    """The cause of the movement: a purchase order, a reservation id, a transfer id, or the reason of a
-    correction.
+    """The cause of the movement: a purchase order, the delivery note of another receipt, a reservation id, a
+    transfer id, or the reason of a correction.
     """
     actor: _builtins.str
     """The sender of the command: the subject of the caller's token."""
+    receipt_reason: Global___ReceiptReason.ValueType
+    """Why the pieces were received; unspecified for other movements."""
     @_builtins.property
     def record_time(self) -> _timestamp_pb2.Timestamp:
         """The time at which the event was recorded, in UTC."""
@@ -347,10 +513,11 @@ class StockMovement(_message.Message):
         reference: _builtins.str = ...,
         record_time: _timestamp_pb2.Timestamp | None = ...,
         actor: _builtins.str = ...,
+        receipt_reason: Global___ReceiptReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_on_hand", b"_on_hand", "_reserved", b"_reserved", "on_hand", b"on_hand", "record_time", b"record_time", "reserved", b"reserved"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_on_hand", b"_on_hand", "_reserved", b"_reserved", "actor", b"actor", "kind", b"kind", "on_hand", b"on_hand", "quantity", b"quantity", "record_time", b"record_time", "reference", b"reference", "reserved", b"reserved", "sku", b"sku", "version", b"version", "warehouse_id", b"warehouse_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_on_hand", b"_on_hand", "_reserved", b"_reserved", "actor", b"actor", "kind", b"kind", "on_hand", b"on_hand", "quantity", b"quantity", "receipt_reason", b"receipt_reason", "record_time", b"record_time", "reference", b"reference", "reserved", b"reserved", "sku", b"sku", "version", b"version", "warehouse_id", b"warehouse_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__on_hand: _TypeAlias = _typing.Literal["on_hand"]  # noqa: Y015
     _WhichOneofArgType__on_hand: _TypeAlias = _typing.Literal["_on_hand", b"_on_hand"]  # noqa: Y015
@@ -485,3 +652,166 @@ class Reservation(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Reservation: _TypeAlias = Reservation  # noqa: Y015
+
+@_typing.final
+class PurchaseOrder(_message.Message):
+    """A purchase order: the view that the projector maintains."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[PurchaseOrder._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: PurchaseOrder._State.ValueType  # 0
+        """Unused: every purchase order has a state."""
+        STATE_RAISED: PurchaseOrder._State.ValueType  # 1
+        """Another person has to approve the order."""
+        STATE_APPROVED: PurchaseOrder._State.ValueType  # 2
+        """The order may be sent to the supplier."""
+        STATE_SENT: PurchaseOrder._State.ValueType  # 3
+        """The supplier has the order; goods are missing."""
+        STATE_RECEIVED: PurchaseOrder._State.ValueType  # 4
+        """All that was ordered has arrived."""
+        STATE_CLOSED: PurchaseOrder._State.ValueType  # 5
+        """Nothing more is expected. Final."""
+        STATE_CANCELLED: PurchaseOrder._State.ValueType  # 6
+        """Nothing was delivered, and nothing will be. Final."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """States of a purchase order."""
+
+    STATE_UNSPECIFIED: PurchaseOrder.State.ValueType  # 0
+    """Unused: every purchase order has a state."""
+    STATE_RAISED: PurchaseOrder.State.ValueType  # 1
+    """Another person has to approve the order."""
+    STATE_APPROVED: PurchaseOrder.State.ValueType  # 2
+    """The order may be sent to the supplier."""
+    STATE_SENT: PurchaseOrder.State.ValueType  # 3
+    """The supplier has the order; goods are missing."""
+    STATE_RECEIVED: PurchaseOrder.State.ValueType  # 4
+    """All that was ordered has arrived."""
+    STATE_CLOSED: PurchaseOrder.State.ValueType  # 5
+    """Nothing more is expected. Final."""
+    STATE_CANCELLED: PurchaseOrder.State.ValueType  # 6
+    """Nothing was delivered, and nothing will be. Final."""
+
+    @_typing.final
+    class Line(_message.Message):
+        """A line of the order, with what has arrived of it."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        SKU_FIELD_NUMBER: _builtins.int
+        QUANTITY_FIELD_NUMBER: _builtins.int
+        UNIT_PRICE_FIELD_NUMBER: _builtins.int
+        RECEIVED_FIELD_NUMBER: _builtins.int
+        sku: _builtins.str
+        """The stock keeping unit."""
+        quantity: _builtins.int
+        """The number of ordered pieces."""
+        received: _builtins.int
+        """The number of pieces that have arrived; more than ordered after an over-delivery."""
+        @_builtins.property
+        def unit_price(self) -> _money_pb2.Money:
+            """The price of one piece."""
+
+        def __init__(
+            self,
+            *,
+            sku: _builtins.str = ...,
+            quantity: _builtins.int = ...,
+            unit_price: _money_pb2.Money | None = ...,
+            received: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["unit_price", b"unit_price"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["quantity", b"quantity", "received", b"received", "sku", b"sku", "unit_price", b"unit_price"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PURCHASE_ORDER_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    SUPPLIER_ID_FIELD_NUMBER: _builtins.int
+    WAREHOUSE_ID_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    RAISED_BY_FIELD_NUMBER: _builtins.int
+    APPROVED_BY_FIELD_NUMBER: _builtins.int
+    EXPECTED_ON_FIELD_NUMBER: _builtins.int
+    RAISE_TIME_FIELD_NUMBER: _builtins.int
+    SEND_TIME_FIELD_NUMBER: _builtins.int
+    RECEIVE_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    END_REASON_FIELD_NUMBER: _builtins.int
+    purchase_order_id: _builtins.str
+    """The purchase order's id."""
+    version: _builtins.int
+    """The purchase order's version: the number of its events."""
+    state: Global___PurchaseOrder.State.ValueType
+    """The purchase order's state."""
+    supplier_id: _builtins.str
+    """The supplier."""
+    warehouse_id: _builtins.str
+    """The warehouse to which the goods are delivered."""
+    raised_by: _builtins.str
+    """The subject of the caller who raised the order."""
+    approved_by: _builtins.str
+    """The subject of the caller who approved it; empty if it needed no approval, or is not approved."""
+    expected_on: _builtins.str
+    """The day in UTC on which the supplier is expected to deliver, as `2026-11-23`; empty before it is sent."""
+    end_reason: _builtins.str
+    """The reason for which it was closed or cancelled; empty before."""
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___PurchaseOrder.Line]:
+        """The lines, each of another sku."""
+
+    @_builtins.property
+    def total(self) -> _money_pb2.Money:
+        """The sum of the lines."""
+
+    @_builtins.property
+    def raise_time(self) -> _timestamp_pb2.Timestamp:
+        """The time at which the order was raised."""
+
+    @_builtins.property
+    def send_time(self) -> _timestamp_pb2.Timestamp:
+        """The time at which the order was sent; unset before."""
+
+    @_builtins.property
+    def receive_time(self) -> _timestamp_pb2.Timestamp:
+        """The time of the last delivery; unset before the first."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """The time at which the order was closed or cancelled; unset before."""
+
+    def __init__(
+        self,
+        *,
+        purchase_order_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+        state: Global___PurchaseOrder.State.ValueType = ...,
+        supplier_id: _builtins.str = ...,
+        warehouse_id: _builtins.str = ...,
+        lines: _abc.Iterable[Global___PurchaseOrder.Line] | None = ...,
+        total: _money_pb2.Money | None = ...,
+        raised_by: _builtins.str = ...,
+        approved_by: _builtins.str = ...,
+        expected_on: _builtins.str = ...,
+        raise_time: _timestamp_pb2.Timestamp | None = ...,
+        send_time: _timestamp_pb2.Timestamp | None = ...,
+        receive_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        end_reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "raise_time", b"raise_time", "receive_time", b"receive_time", "send_time", b"send_time", "total", b"total"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved_by", b"approved_by", "end_reason", b"end_reason", "end_time", b"end_time", "expected_on", b"expected_on", "lines", b"lines", "purchase_order_id", b"purchase_order_id", "raise_time", b"raise_time", "raised_by", b"raised_by", "receive_time", b"receive_time", "send_time", b"send_time", "state", b"state", "supplier_id", b"supplier_id", "total", b"total", "version", b"version", "warehouse_id", b"warehouse_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurchaseOrder: _TypeAlias = PurchaseOrder  # noqa: Y015

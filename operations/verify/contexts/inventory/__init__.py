@@ -12,8 +12,16 @@ from diptych.inventory.v1 import types_pb2 as types
 
 from contracts.events.inventory import EVENTS
 from contracts.view_layout import View, index_member
+from operations.verify.contexts.inventory.purchase_order import PURCHASE_ORDERS
 from operations.verify.events import describe, find_last, get_first, iterate, select
-from operations.verify.formats import columns, encode_time, has_end_time, list_ended, list_entries
+from operations.verify.formats import (
+    columns,
+    encode_money,
+    encode_time,
+    has_end_time,
+    list_ended,
+    list_entries,
+)
 from operations.verify.model import Aggregate, Event, ProjectionSpec, SagaSpec
 
 SUMS: dict[Any, tuple[int, int, int]] = {
@@ -28,7 +36,6 @@ SUMS: dict[Any, tuple[int, int, int]] = {
 }
 """The factors with which an event's quantity changes (on hand, reserved, in transit)."""
 REFERENCES: dict[Any, str] = {
-    events_pb2.StockReceived: "purchase_order",
     events_pb2.StockSent: "transfer_id",
     events_pb2.StockExpected: "transfer_id",
     events_pb2.StockArrived: "transfer_id",
@@ -79,6 +86,12 @@ def _find_reorder_point(events: Sequence[Event]) -> int:
     return int(last.reorder_point)
 
 
+def _find_terms(events: Sequence[Event]) -> Any:
+    """Return the reorder terms that apply, or None."""
+    last = find_last(events, events_pb2.ReorderTermsSet)
+    return last.terms if last is not None and last.HasField("terms") else None
+
+
 def fold_stock(events: Sequence[Event]) -> types.Stock:
     first = get_first(events, events_pb2.StockOpened)
     on_hand, reserved, in_transit = sum_levels(events)
@@ -95,17 +108,25 @@ def fold_stock(events: Sequence[Event]) -> types.Stock:
         low=raised is not None and cleared is None,
         open_time=first.opened_at,
         stock_id=first.stock_id,
+        reorder_terms=_find_terms(events),
     )
 
 
 def fold_stock_snapshot(events: Sequence[Event]) -> dict[str, Any]:
     """Return the state that `decide` works on, as JSON."""
-    view = fold_stock(events)
+    view, terms = fold_stock(events), _find_terms(events)
     names = ("sku", "warehouse_id", "on_hand", "reserved", "in_transit", "reorder_point")
     return {
         **{name: getattr(view, name) for name in names},
         "discontinued": bool(select(events, events_pb2.StockDiscontinued)),
         "alerted": view.low,
+        "alerts": sum(1 for _ in iterate(events, events_pb2.ReorderAlertRaised)),
+        "terms": terms
+        and {
+            "supplier_id": terms.supplier_id,
+            "quantity": terms.quantity,
+            "unit_price": encode_money(terms.unit_price),
+        },
     }
 
 
@@ -124,6 +145,7 @@ def fold_alert(events: Sequence[Event]) -> types.ReorderAlert:
         view.state = types.ReorderAlert.STATE_CLEARED if cleared else types.ReorderAlert.STATE_RAISED
         view.available, view.reorder_point = raised.available, raised.reorder_point
         view.raise_time.CopyFrom(raised.raised_at)
+        view.purchase_order_id = raised.purchase_order_id
     if cleared is not None:
         view.clear_time.CopyFrom(cleared.cleared_at)
     return view
@@ -154,7 +176,11 @@ def movement(event: Event) -> types.StockMovement:
         result.kind = types.StockMovement.Kind.Value(f"KIND_{name}")
         result.sku, result.warehouse_id = message.sku, message.warehouse_id
         result.quantity = _get_quantity(message)
-        result.reference = getattr(message, REFERENCES.get(type(message), "reservation_id"))
+        if name == "RECEIVED":
+            result.receipt_reason = message.reason
+            result.reference = message.purchase_order or message.delivery_note
+        else:
+            result.reference = getattr(message, REFERENCES.get(type(message), "reservation_id"))
         if name != "EXPECTED":
             result.on_hand, result.reserved = message.on_hand, message.reserved
     return result
@@ -303,6 +329,7 @@ AGGREGATES = (
         ),
     ),
     Aggregate("inventory.transfer", events=EVENTS, snapshot=fold_transfer_snapshot, projections=()),
+    PURCHASE_ORDERS,
 )
 
 
@@ -310,4 +337,11 @@ def find_deadline(event: Any) -> datetime | None:
     return event.deadline.ToDatetime(UTC) if isinstance(event, events_pb2.ReservationMade) else None
 
 
-SAGAS = (SagaSpec("inventory.reservation_deadline", "inventory.reservation", deadline=find_deadline),)
+def get_ordered_id(message: Any) -> str:
+    return str(message.purchase_order_id) if isinstance(message, events_pb2.ReorderAlertRaised) else ""
+
+
+SAGAS = (
+    SagaSpec("inventory.reservation_deadline", "inventory.reservation", deadline=find_deadline),
+    SagaSpec("inventory.reorder", "", keys={"inventory.stock": get_ordered_id}),
+)
