@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Iterable
 from datetime import timedelta
 from functools import cache
 from typing import Any
@@ -61,6 +62,7 @@ def _compare_stream(world: World, name: str, recorded: list[RecordedEvent]) -> N
         assert set(rendered.entries) == set(spec.indexes(expected))
         assert dict(rendered.columns) == spec.columns(expected)
         assert set(rendered.change_feeds) == set(spec.change_feeds(expected))
+        assert _to_numbers(rendered.contributions) == sorted(spec.contributions(expected))
         if spec.history is not None:
             entries = list(spec.history(events))
             entry_type = type(entries[0])
@@ -70,9 +72,11 @@ def _compare_stream(world: World, name: str, recorded: list[RecordedEvent]) -> N
             ]
             contribute = spec.event_contributions or _no_contributions
             contributions = sorted(each for entry in entries for each in contribute(entry))
-            assert contributions == sorted(
-                (key, name, int(amount)) for key, name, amount in rendered.event_contributions
-            )
+            assert contributions == _to_numbers(rendered.event_contributions)
+
+
+def _to_numbers(contributions: Iterable[tuple[str, str, str]]) -> list[tuple[str, str, int]]:
+    return sorted((key, name, int(amount)) for key, name, amount in contributions)
 
 
 def _no_contributions(_: Any) -> list[tuple[str, str, int]]:

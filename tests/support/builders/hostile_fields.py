@@ -17,6 +17,7 @@ TEXTS = {
     "region_code": "DE",
     "saga": "fulfilment.fulfilment",
     "day": "2026-01-01",
+    "expected_on": "2026-01-01",
     "address_digests": "0123456789abcdef01234567",
     "page_token": "",
     "resume_token": "",
