@@ -61,8 +61,8 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     )
     QUEUED.observe(commits.count_queued)
     observe_folds(commits.folder)
-    signed = [context.signed_values.purpose for context in contexts if context.signed_values]
-    keys = KeyFile(lifecycle.settings.keys, [Purpose.CONSISTENCY_TOKENS, *signed])
+    own_purposes = [purpose for context in contexts for purpose in context.key_purposes]
+    keys = KeyFile(lifecycle.settings.keys, [Purpose.CONSISTENCY_TOKENS, *own_purposes])
     lifecycle.spawn(keys.run(), "key ring")
     tokens = ConsistencyTokens(keys.get_ring)
     lookups = EventLookups(PostgresEventIndex(store), contexts, aggregates, log_unreadable_event)

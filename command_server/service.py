@@ -88,7 +88,7 @@ def command_services(
         context: the context.
         execute: executes its commands.
         tokens: mints consistency tokens.
-        get_ring: returns the keys with which the tokens in commands are verified.
+        get_ring: returns the keys for the tokens and unique values in commands.
 
     Raises:
         TypeError: a proto and the domain differ, see `command_types`.
@@ -115,10 +115,10 @@ def _build_handler(
     tokens: ConsistencyTokens,
     get_ring: GetKeyRing,
 ) -> Callable[[Any, Any], Awaitable[Message]]:
-    verify = kind.signed_values.build_verifier(get_ring) if kind.signed_values else None
+    complete = kind.build_completion(get_ring)
 
     async def handle(message: Any, context: CallContext) -> Message:
-        request = _read_request(kind, message, context, verify)
+        request = _read_request(kind, message, context, complete)
         try:
             result = await execute(request)
         except RequestIdReused as error:
@@ -160,7 +160,7 @@ def _build_handler(
 
 
 def _read_request(
-    kind: CommandType, message: Any, context: CallContext, verify: Callable[[Any], Any] | None
+    kind: CommandType, message: Any, context: CallContext, complete: Callable[[Any], Any]
 ) -> Request:
     arrived_at, remaining = perf_counter(), context.time_remaining()
     identity, (ids, ignored) = caller.current(), metadata.read_ids()
@@ -174,7 +174,7 @@ def _read_request(
     has_expected = "expected_version" in kind.request_fields and message.HasField("expected_version")
     return Request(
         kind=kind,
-        command=verify(command) if verify else command,
+        command=complete(command),
         caller=identity.subject,
         request_id=request_id,
         hash=sha256(content).digest(),

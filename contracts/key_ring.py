@@ -37,6 +37,9 @@ class Purpose(StrEnum):
     PAGE_TOKENS = "page-tokens"
     WATCH_TOKENS = "watch-tokens"
     QUOTE = "quote"
+    CONFIRMATION = "confirmation"
+    UNIQUE = "unique"
+    """Hides values in ids (`contracts.hidden_ids`). Its old keys stay in the ring."""
 
 
 class KeyState(StrEnum):

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from datetime import datetime
 from typing import Any, get_args, get_type_hints
+from uuid import UUID
 
 from google.protobuf.message import Message
 
@@ -17,6 +18,9 @@ from command_server.kernel.decider import Rejected, RejectionKind
 from contracts.streams import stream_type
 from diptych_testing.request_variants import TYPICAL, build_valid, name_field, vary, violations_of
 from diptych_testing.scenario import NOW
+
+GENERATED = str(UUID(int=5))
+"""The id in place of an empty one, which the server generates."""
 
 
 def check_field_rules(context: Context, examples: Mapping[str, Any] = TYPICAL) -> set[tuple[str, str]]:
@@ -72,7 +76,7 @@ class _Probe:
 
     def _decode(self, request: Any) -> Any:
         if not getattr(request, self._kind.decider.key):
-            setattr(request, self._kind.decider.key, "generated")
+            setattr(request, self._kind.decider.key, GENERATED)
         return self._kind.decode(request, "caller")
 
     def _check_valid(self, command: Any) -> str:

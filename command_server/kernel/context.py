@@ -20,7 +20,10 @@ from command_server.kernel.decider import Aggregate, Decider
 from command_server.kernel.ports import StoredEvent
 from command_server.kernel.signed_values import SIGNED_FIELD, SignedValues
 from command_server.kernel.snapshot import SnapshotCodec
+from command_server.kernel.unique_values import UNIQUE_FIELD, UniqueValues
 from contracts.event_types import EventTypes
+from contracts.key_ring import Purpose
+from contracts.signed_tokens import GetKeyRing
 from contracts.upcasters import Upcaster, chain_upcasters
 from runtime import codec
 
@@ -47,6 +50,14 @@ class Context:
     """For requests of older versions."""
     signed_values: SignedValues | None = None
     """The tokens of its commands, if they have any."""
+    unique_values: UniqueValues | None = None
+    """The unique values of its commands, if they have any."""
+
+    @property
+    def key_purposes(self) -> Sequence[Purpose]:
+        """The purposes of the keys that its commands need."""
+        signed = [self.signed_values.purpose] if self.signed_values else []
+        return [*signed, Purpose.UNIQUE] if self.unique_values else signed
 
     @cached_property
     def services(self) -> tuple[ServiceDescriptor, ...]:
@@ -65,12 +76,15 @@ class CommandType:
         self.decider = decider
         self.request_fields = frozenset(REQUEST_FIELDS).intersection(request.fields_by_name)
         names = {field.name for field in fields(command)}
-        defaulted = names & {CALLER_FIELD, SCOPES_FIELD, LOOKUP_FIELD, SIGNED_FIELD}
+        defaulted = names & {CALLER_FIELD, SCOPES_FIELD, LOOKUP_FIELD, SIGNED_FIELD, UNIQUE_FIELD}
         if (LOOKUP_FIELD in defaulted) != (decider.lookup is not None):
             raise TypeError(f"{command.__name__}: {LOOKUP_FIELD} belongs to deciders with a lookup")
         self.signed_values = context.signed_values if SIGNED_FIELD in defaulted else None
         if SIGNED_FIELD in defaulted and self.signed_values is None:
             raise TypeError(f"{command.__name__}: {SIGNED_FIELD} belongs to contexts with signed values")
+        self.unique_values = context.unique_values if UNIQUE_FIELD in defaulted else None
+        if UNIQUE_FIELD in defaulted and self.unique_values is None:
+            raise TypeError(f"{command.__name__}: {UNIQUE_FIELD} belongs to contexts with unique values")
         decode_newest = codec.decoder(newest, command, ignored=self.request_fields, defaulted=defaulted)
         self._decode = _upcast_first(context, request, newest, decode_newest)
         self._needs_caller = CALLER_FIELD in defaulted
@@ -79,7 +93,24 @@ class CommandType:
     @property
     def needs_more(self) -> bool:
         """Whether a decision needs more than the states, the request and the name of its caller."""
-        return self._needs_scopes or self.signed_values is not None or self.decider.lookup is not None
+        needs_keys = self.signed_values is not None or self.unique_values is not None
+        return self._needs_scopes or needs_keys or self.decider.lookup is not None
+
+    def build_completion(self, get_ring: GetKeyRing) -> Callable[[Any], Any]:
+        """Return a function that gives a command what keys say about its fields.
+
+        Args:
+            get_ring: returns the current keys.
+        """
+        parts = [part for part in (self.signed_values, self.unique_values) if part is not None]
+        steps = [part.build_completion(get_ring) for part in parts]
+
+        def complete(command: Any) -> Any:
+            for step in steps:
+                command = step(command)
+            return command
+
+        return complete
 
     def decode(self, request: Any, caller: str, scopes: frozenset[str] = frozenset()) -> Any:
         """Return the command of a request.

@@ -55,10 +55,22 @@ class AlreadyExists(Rejected):
 
 @dataclass(frozen=True, slots=True)
 class InvalidValue:
-    """Stands for the value of a token that was not signed here, or whose key is revoked."""
+    """Stands for the value of a token that was not signed here, or whose key is revoked.
+
+    It also stands for a unique value that is not one; its cause is the context's then.
+    """
 
     cause: str
     """MALFORMED, UNKNOWN_KEY, REVOKED_KEY or WRONG_SIGNATURE."""
+
+
+@dataclass(frozen=True, slots=True)
+class UniqueValue:
+    """A value that at most one aggregate may have, in its one form."""
+
+    text: str
+    ids: tuple[str, ...]
+    """The ids that hide it, the one for new streams first; under each of them it may be taken."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +104,9 @@ class Decider:
     contains its id and version, and `expected_version` refers to it.
 
     A command class may have fields that requests do not have: `caller`, the subject of the access token;
-    `scopes`, what the caller may do; `earlier_events`, the result of the decider's lookup; and
-    `signed_values`, what the tokens among its fields say (`kernel/signed_values.py`).
+    `scopes`, what the caller may do; `earlier_events`, the result of the decider's lookup; `signed_values`,
+    what the tokens among its fields say (`kernel/signed_values.py`); and `unique_values`, its values of which
+    there may be one (`kernel/unique_values.py`).
     """
 
     commands: tuple[type, ...]

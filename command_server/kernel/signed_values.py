@@ -35,7 +35,7 @@ class SignedValues:
     message: Any
     value: type
 
-    def build_verifier(self, get_ring: GetKeyRing) -> Callable[[Any], Any]:
+    def build_completion(self, get_ring: GetKeyRing) -> Callable[[Any], Any]:
         """Return a function that returns a command with the values of its tokens."""
         signer = TokenSigner(self.purpose, get_ring)
         decode = codec.decoder(self.message.DESCRIPTOR, self.value, ignored=("signature",))

@@ -102,12 +102,14 @@ class Aggregate:
         events: the events of its context.
         snapshot: folds the events into the expected `streams.state`, as parsed JSON.
         projections: the projections of its events.
+        list_counterparts: returns the names of the streams that must have this one among their counterparts.
     """
 
     stream_type: str
     events: EventTypes
     snapshot: Fold
     projections: Sequence[ProjectionSpec]
+    list_counterparts: Callable[[Sequence[Event]], Iterable[str]] = lambda _: ()
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from contracts import streams
-from operations.verify.checks import event_stream, stored_streams, view_histories, view_memberships, views
+from operations.verify.checks import (
+    counterparts,
+    event_stream,
+    stored_streams,
+    view_histories,
+    view_memberships,
+    views,
+)
 from operations.verify.checks.skipped_events import omit_problems, read_skips, select_events
 from operations.verify.checks.stored_streams import StreamEvents, find_version
 from operations.verify.checks.views import ViewCheck
@@ -85,6 +92,9 @@ class Aggregates:
                 problems[name] = omit_problems(problems[name], name, all_skipped)
             compared = event_stream.compare_events(self._sources.stream, stored_stream, counts.compared)
             problems[name] += limit_problems(compared)
+        found = await counterparts.check(self._sources.postgres, self._aggregates, events)
+        for name, counterpart_problems in found.items():
+            problems[name] += counterpart_problems
         for check in view_checks:
             check.events = events[check.stream]
             if skipped := skips.get(check.stream, {}).get(name_projection(check.spec.name)):

@@ -1,8 +1,12 @@
 """Faults planted in the event store are found and named."""
 
+from dataclasses import replace
+
 import pytest
 
+from operations.verify.verification import verify
 from tests.support.harness.verified_system import System
+from tests.support.ledger.verification import AGGREGATES
 
 
 async def test_a_gap_in_versions(system: System) -> None:
@@ -143,3 +147,21 @@ async def test_snapshots_of_other_code_are_skipped_and_counted(system: System) -
     report = await system.verify()
     assert report.clean
     assert (report.counts["snapshots"], report.counts["skipped"]) == (6, 1)
+
+
+async def test_a_stream_that_its_counterpart_does_not_name(system: System) -> None:
+    named = {
+        "ledger.cheque.c-1": ["ledger.account.a-1"],
+        "ledger.account.a-1": ["ledger.cheque.c-1"],
+        "ledger.cheque.c-2": ["ledger.account.a-1"],
+        "ledger.cheque.c-3": ["ledger.account.a-9"],
+    }
+    aggregates = [
+        replace(each, list_counterparts=lambda events: named.get(events[0].recorded.stream, ()))
+        for each in AGGREGATES
+    ]
+    report = await verify(system.settings, aggregates=aggregates)
+    assert [f"{problem.subject}: {problem.text}" for problem in report.problems] == [
+        "stream ledger.cheque.c-2: its counterpart ledger.account.a-1 does not name it",
+        "stream ledger.cheque.c-3: its counterpart ledger.account.a-9 does not name it",
+    ]

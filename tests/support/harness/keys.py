@@ -17,6 +17,8 @@ FILE = b"""{"keys": [%s]}""" % b", ".join(
         (b"p", b"page-tokens"),
         (b"q", b"quote"),
         (b"w", b"watch-tokens"),
+        (b"f", b"confirmation"),
+        (b"u", b"unique"),
     )
 )
 RING = KeyRing.parse(FILE)

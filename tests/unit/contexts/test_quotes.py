@@ -112,7 +112,7 @@ def verify(*quotes: str) -> PlaceOrder:
     assert verifier
     request = PlaceOrderRequest(order_id="o-1", customer_id="c-1", quotes=quotes)
     command = replace(PLACE, quotes=tuple(request.quotes), scopes=frozenset())
-    verified: PlaceOrder = verifier.build_verifier(get_ring)(command)
+    verified: PlaceOrder = verifier.build_completion(get_ring)(command)
     return verified
 
 
@@ -144,5 +144,5 @@ def test_a_forged_quote_is_refused_on_record(token: str, cause: str) -> None:
 def test_a_quote_of_a_revoked_key_is_refused() -> None:
     verifier = CONTEXT.signed_values
     assert verifier
-    command = verifier.build_verifier(lambda: revoke(b"quote"))(replace(PLACE, quotes=(sign(),)))
+    command = verifier.build_completion(lambda: revoke(b"quote"))(replace(PLACE, quotes=(sign(),)))
     order.given().when(command).then_rejected("QUOTE_INVALID", index="0", cause="REVOKED_KEY")

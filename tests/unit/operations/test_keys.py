@@ -32,7 +32,7 @@ def test_a_new_ring_has_a_key_for_each_purpose_and_is_private(path: Path) -> Non
     result = run("check")
     assert (result.exit_code, result.output) == (
         0,
-        f"{path}: 4 keys, one to sign with for each purpose\n",
+        f"{path}: {len(Purpose)} keys, one to sign with for each purpose\n",
     )
 
 

@@ -28,6 +28,8 @@ BOUNDS = {
     "diptych.catalogue.v1.ProductDetails.picture_urls": "its field rules",
     "diptych.catalogue.v1.QuotePricesResponse.quotes": "the skus of its request",
     "diptych.catalogue.v1.QuotePricesResponse.unavailable_skus": "the skus of its request",
+    "diptych.customers.v1.Customer.addresses": "the customer's rules: MAX_ADDRESSES",
+    "diptych.customers.v1.PostalAddress.address_lines": "its field rules",
     "diptych.fulfilment.v1.Fulfilment.steps": "SagaQueries.select_latest",
     "diptych.inventory.v1.GetStockResponse.expected": "the days on which its warehouses expect a sku",
     "diptych.inventory.v1.GetStockResponse.stocks": "the product's rules: MAX_WAREHOUSES",

@@ -20,6 +20,7 @@ SOURCES = {
     "inventory": ("command_server/contexts/inventory", "query_server/contexts/inventory.py"),
     "banking": ("command_server/contexts/banking", "query_server/contexts/banking.py"),
     "catalogue": ("command_server/contexts/catalogue", "query_server/contexts/catalogue.py"),
+    "customers": ("command_server/contexts/customers", "query_server/contexts/customers.py"),
     "ticketing": ("command_server/contexts/ticketing", "query_server/contexts/ticketing.py"),
     "fulfilment": ("process_manager/sagas/fulfilment/queries.py",),
     "sagas": ("process_manager/queries/query_service.py", "process_manager/queries/saga_queries.py"),
