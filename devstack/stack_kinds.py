@@ -62,6 +62,7 @@ def local_stack(
         "keys": str(keys),
         "process_manager_token": str(folder.absolute() / "process-manager.token"),
         "operations_token": str(folder.absolute() / "operations.token"),
+        "search_folder": str(folder.absolute() / "search"),
     }
     applied_defaults = {
         name: value for name, value in defaults.items() if name not in user_settings.model_fields_set

@@ -1,11 +1,15 @@
 """The composition root of the query server."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
 
 from contracts.manifest import Manifest
 from query_server.change_notifications import ChangeNotifications
 from query_server.read_models import ServingReadModel
 from query_server.redis_client import RedisClient
+from query_server.search.follower import IndexFollower
+from query_server.search.indexes import open_index
 from query_server.service import QueryContext, query_service
 from query_server.staleness import StalenessSampler
 from query_server.traced_redis import TracedRedisClient
@@ -35,14 +39,21 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     tokens, waits = RequestTokens(keys.get_ring), Waits.of(lifecycle.settings)
     address = parse_address(lifecycle.settings.redis_url)
     client = TracedRedisClient if tracing.is_on() else RedisClient
-    async with client(address) as redis:
+    async with client(address) as redis, AsyncExitStack() as stack:
         queries = [query for context in contexts for query in context.queries.values()]
         queried_views = {view for query in queries for view in (query.view, *query.others)}
         watched_views = {watch.view for context in contexts for watch in context.watches.values()}
+        definitions = [definition for context in contexts for definition in context.indexes]
         views = queried_views | watched_views
         notifications = ChangeNotifications(address, redis, views)
         lifecycle.spawn(notifications.run(lifecycle.stopping), "change notifications")
         models = {view: ServingReadModel.of(view, redis, notifications, tokens, waits) for view in views}
+        indexes = {
+            each.name: await stack.enter_async_context(
+                open_index(each, models, notifications, waits, lifecycle)
+            )
+            for each in definitions
+        }
         sampler = StalenessSampler(redis, models.values())
         lifecycle.spawn(sampler.run(), "staleness")
         watch_limit = CallLimit(
@@ -52,7 +63,9 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
             lifecycle.settings.max_watches,
         )
         WATCHES_OPEN.observe(lambda: watch_limit.taken)
-        services = [query_service(context, models, notifications, watch_limit) for context in contexts]
+        services = [
+            query_service(context, models, notifications, watch_limit, indexes) for context in contexts
+        ]
         names = [manifest.name for manifest in manifests]
         window = Window(durations=report_queries(services))
         reporter = Reporter("query_server", names, window, RedisReports(redis.call).write)
@@ -62,10 +75,22 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
             lifecycle.settings,
             services,
             address=lifecycle.settings.query_address,
-            probe=redis.is_ready,
+            probe=partial(is_ready, redis, indexes.values()),
             probe_address=lifecycle.settings.query_probe_address,
         )
         await edge.serve(lifecycle)
+
+
+async def is_ready(redis: RedisClient, indexes: Iterable[IndexFollower]) -> bool:
+    """Return whether Redis serves reads, and all indexes were filled.
+
+    Raises:
+        NotReady, RpcError: as `RedisClient.is_ready` and `IndexFollower.check_ready`.
+    """
+    ready = await redis.is_ready()
+    for index in indexes:
+        await index.check_ready()
+    return ready
 
 
 if __name__ == "__main__":

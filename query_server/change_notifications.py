@@ -9,12 +9,12 @@ generations. An empty notification tells of a switch to another generation, and 
 projection. Two changes arrive without a notification, and both wake every watcher: a new subscription,
 since notifications were lost while there was none, and a new build of a projection, which `_watch_builds`
 polls, as it does the serving generations, whose notification may be lost. An idle watcher costs its memory
-alone.
+alone. Followers learn which views of a projection have changed, and that changes may have been missed.
 """
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -44,6 +44,16 @@ class Listener(Protocol):
     """Is woken when a view or a change feed has changed; several changes may wake it once."""
 
     def wake(self) -> None: ...
+
+
+class Follower(Protocol):
+    """Follows all views of a projection."""
+
+    def add_changed(self, generation: str, view_ids: Sequence[str]) -> None:
+        """Take note that views of a generation have changed."""
+
+    def add_missed(self) -> None:
+        """Take note that any view may have changed, or another generation or build may serve."""
 
 
 class Signal:
@@ -94,6 +104,8 @@ class ChangeNotifications:
         self._views_by_channel: dict[str, View] = {}
         """The views of the generations that have sent notifications."""
         self._listeners: defaultdict[str, set[Listener]] = defaultdict(set)
+        self._followers: defaultdict[str, list[Follower]] = defaultdict(list)
+        """By projection."""
         self._subscribed = asyncio.Event()
         self._stopped = False
 
@@ -119,6 +131,10 @@ class ChangeNotifications:
         self._listeners[key].discard(listener)
         if not self._listeners[key]:
             del self._listeners[key]
+
+    def add_follower(self, projection: str, follower: Follower) -> None:
+        """Tell a follower of all changes of a projection's views; first, once changes are received."""
+        self._followers[projection].append(follower)
 
     @property
     def listeners(self) -> int:
@@ -177,12 +193,17 @@ class ChangeNotifications:
             await asyncio.sleep(backoff.next_pause())
 
     def _dispatch(self, channel: str, message: bytes) -> None:
-        if not self._listeners:
+        if not self._listeners and not self._followers:
             return
         view_ids, feed_keys = _decode_notification(message)
         view = self._find_view(channel)
+        followers = self._followers.get(view.projection, ())
         if not view_ids and not feed_keys:
             self._wake_projection(view.projection)
+            for follower in followers:
+                follower.add_missed()
+        for follower in followers:
+            follower.add_changed(view.generation, view_ids)
         for view_id in view_ids:
             self._wake(view.key(view_id))
         for key in feed_keys:
@@ -223,3 +244,6 @@ class ChangeNotifications:
     def _wake_all(self) -> None:
         for key in list(self._listeners):
             self._wake(key)
+        for followers in self._followers.values():
+            for follower in followers:
+                follower.add_missed()

@@ -33,6 +33,8 @@ class FreshReader(msgspec.Struct, frozen=True, gc=False):
     """The call's deadline, from `compute_deadline`; None if it has none."""
     others: tuple["FreshReader", ...] = ()
     """Readers of the other projections that the query reads."""
+    index: Any = None
+    """The `IndexFollower` of the query's index; None if it has none."""
 
     @property
     def view(self) -> View:

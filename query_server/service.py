@@ -19,6 +19,8 @@ from contracts.view_layout import View
 from query_server.change_notifications import ChangeNotifications
 from query_server.fresh_reader import FreshReader
 from query_server.read_models import ReadModel, ServingReadModel, follow
+from query_server.search.definition import IndexDefinition
+from query_server.search.follower import IndexFollower
 from query_server.staleness import AnswerAge, select_oldest
 from query_server.view_reader import GenerationSwitched
 from query_server.watches import Watch, WatchProgress, WatchResponses
@@ -49,6 +51,8 @@ class Query:
     handler: QueryHandler
     others: tuple[View, ...] = ()
     """Further views that it reads, in the order of `FreshReader.others`."""
+    index: IndexDefinition | None = None
+    """The index that it searches, for `FreshReader.index`."""
 
 
 WatchHandler = Callable[[Watch, Any], WatchResponses]
@@ -84,16 +88,27 @@ class QueryContext:
     def name(self) -> str:
         return context_of(self.service.full_name)
 
+    @property
+    def indexes(self) -> Sequence[IndexDefinition]:
+        """The indexes that its queries search."""
+        found = {query.index.name: query.index for query in self.queries.values() if query.index}
+        return list(found.values())
+
 
 def query_service(
     context: QueryContext,
     models: Mapping[View, ServingReadModel],
     notifications: ChangeNotifications,
     watch_limit: CallLimit,
+    indexes: Mapping[str, IndexFollower] = {},
 ) -> Service:
-    """Return a context's QueryService."""
+    """Return a context's QueryService; `indexes` are by name."""
     unary = {
-        name: _make_query_handler(query.handler, [models[view] for view in (query.view, *query.others)])
+        name: _make_query_handler(
+            query.handler,
+            [models[view] for view in (query.view, *query.others)],
+            indexes[query.index.name] if query.index else None,
+        )
         for name, query in context.queries.items()
     }
     streaming = {
@@ -103,7 +118,9 @@ def query_service(
     return Service(context.service, {**unary, **streaming})
 
 
-def _make_query_handler(handler: QueryHandler, models: Sequence[ServingReadModel]) -> Handler:
+def _make_query_handler(
+    handler: QueryHandler, models: Sequence[ServingReadModel], index: IndexFollower | None
+) -> Handler:
     first, *others = models
 
     async def handle(request: Any, context: Context) -> bytes:
@@ -111,7 +128,7 @@ def _make_query_handler(handler: QueryHandler, models: Sequence[ServingReadModel
 
         def make_reader(current: ReadModel, age: AnswerAge, *joined: FreshReader) -> FreshReader:
             views = current.views.for_answer(age)
-            return FreshReader(views, current.freshness, request.at_least_as_fresh, deadline, joined)
+            return FreshReader(views, current.freshness, request.at_least_as_fresh, deadline, joined, index)
 
         for _ in range(MAX_RUNS):
             current, joined = first.current, [model.current for model in others]

@@ -220,6 +220,10 @@ class AnswerAge:
         """Include all parked views: a list or a sum may lack any of them, or show it out of date."""
         self._shows_all = True
 
+    def include_unknown(self) -> None:
+        """Include what has no known bound."""
+        self._own_since = UNKNOWN
+
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """Return the trailing metadata of a response that is sent now; empty if the bound is unknown."""
         sample, staleness = self._sample, self._staleness

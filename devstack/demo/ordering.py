@@ -1,9 +1,10 @@
-"""The demo's part about single orders, with the timings of each command."""
+"""The demo's second part: single orders, with the timings of each command."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import astuple
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import grpc
 from diptych.consistency.v1.consistency_pb2 import Receipt
@@ -26,15 +27,9 @@ if TYPE_CHECKING:  # these exist for the type checker alone
 
 
 class OrderingDemo:
-    """Places, repeats, cancels, rejects, lists and watches orders.
+    """Places, repeats, cancels, rejects, lists and watches orders."""
 
-    Args:
-        stack: the stack.
-        nats: a connection to its NATS.
-        customer_id: who orders; a customer without earlier orders.
-    """
-
-    def __init__(self, stack: Stack, nats: Connection, customer_id: str) -> None:
+    def __init__(self, stack: Stack, nats: Connection) -> None:
         self._stack = stack
         self._nats = nats
         write = stack.token("ordering.write", "ordering.own-prices", "ordering.read")
@@ -45,7 +40,7 @@ class OrderingDemo:
         self._commands: CommandServiceAsyncStub = CommandServiceStub(self._write.channel)
         self._guest_commands: CommandServiceAsyncStub = CommandServiceStub(self._guest.channel)
         self._queries: QueryServiceAsyncStub = QueryServiceStub(self._read.channel)
-        self._customer = customer_id
+        self._customer = f"ada-{uuid4().hex[:6]}"
 
     async def run(self) -> dict[str, str]:
         """Run all steps; return the expected fulfilment state of each order by its id.

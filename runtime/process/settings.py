@@ -104,6 +104,10 @@ class Settings(BaseSettings):
     max_read_model_staleness: PositiveSeconds = 5.0
     """Seconds by which the views of a projection may be behind."""
 
+    search_folder: OptionalText = ""
+    """Folder in which query servers keep their search indexes between two starts; empty to fill them anew at
+    each start. Several processes may share it."""
+
     reuse_port: bool = False
     """Whether several processes may listen at one address (SO_REUSEPORT). `--workers` sets it for workers."""
     grpc_server: Literal["grpc.aio", "h2corn"] = "grpc.aio"

@@ -7,6 +7,8 @@ from uuid import uuid4
 from diptych.catalogue.v1 import command_service_pb2 as commands
 from diptych.catalogue.v1 import query_service_pb2 as queries
 from diptych.catalogue.v1.types_pb2 import Product, ProductDetails
+from diptych.inventory.v1 import command_service_pb2 as inventory
+from diptych.inventory.v1.types_pb2 import RECEIPT_REASON_OPENING
 from diptych.ordering.v1.command_service_pb2 import PlaceOrderRequest
 from diptych.ordering.v1.types_pb2 import OrderLine
 from google.type.money_pb2 import Money
@@ -48,6 +50,29 @@ async def browse(caller: Caller, category_id: str, token: str, *, below: bool = 
             return skus
 
 
+async def search(caller: Caller, sku: str, listed: list[str], token: str) -> None:
+    """Find products, one of them in stock once its goods have arrived, and fail to search otherwise."""
+
+    async def find(token: str, **filters: Any) -> list[str]:
+        request = queries.SearchProductsRequest(query=f"title {RUN}", at_least_as_fresh=token, **filters)
+        return sorted(product.sku for product in (await caller.query(request)).products)
+
+    assert await find(token) == sorted(listed)
+    assert await find(token, in_stock_only=True) == []
+    await caller.execute(inventory.RegisterProductRequest(sku=sku, title="A rug"))
+    goods = inventory.ReceiveStockRequest(
+        sku=sku, warehouse_id="w-1", quantity=2, delivery_note="n-1", reason=RECEIPT_REASON_OPENING
+    )
+    received = (await caller.execute(goods)).consistency_token
+    assert await find(received, in_stock_only=True) == [sku]
+    suggest = queries.SuggestProductsRequest(prefix="tit", at_least_as_fresh=token)
+    (suggestion,) = (await caller.query(suggest)).suggestions
+    assert (suggestion.query, suggestion.count) == ("title", len(listed))
+    for text in ("", "\u202e rug", "a " * 5_000, " - ", "a b c d e f g h i j k l"):
+        request = queries.SearchProductsRequest(query=text)
+        assert await caller.rejection_reason(request) == "REQUEST_INVALID"
+
+
 async def order_with_quotes(caller: Caller, sku: str, withdrawn: str) -> None:
     """Order a product at its quoted price, and fail to order it otherwise."""
 
@@ -76,7 +101,8 @@ def make_order(quoted: queries.QuotedPrice, *quotes: str) -> PlaceOrderRequest:
 
 
 async def test_products_are_browsed_in_a_tree_that_changes(stack: Stack) -> None:
-    caller = Caller(stack, "catalogue.write", "catalogue.read", "catalogue.quote", "ordering.write")
+    scopes = ("catalogue.write", "catalogue.read", "catalogue.quote", "ordering.write", "inventory.write")
+    caller = Caller(stack, *scopes)
     try:
         assert await caller.rejection_reason(queries.BrowseCategoryRequest(category_id=HOME)) == (
             "CATEGORY_NOT_FOUND"
@@ -117,6 +143,7 @@ async def test_products_are_browsed_in_a_tree_that_changes(stack: Stack) -> None
         states = [(product.sku, product.state) for product in batch.products]
         assert states == [(stool, Product.STATE_WITHDRAWN), (rug, Product.STATE_PUBLISHED)]
         assert list(batch.missing_skus) == ["none"]
+        await search(caller, rug, [desk, chair, rug], token)
         await order_with_quotes(caller, rug, stool)
         draft = commands.ChangeDetailsRequest(sku=rug, details=ProductDetails(title="Rug\u202e"))
         assert await caller.rejection_reason(draft) == "TEXT_CHARACTER_FORBIDDEN"

@@ -7,7 +7,10 @@ from typing import Any
 
 from google.protobuf.message_factory import GetMessageClass
 
+from contracts.view_layout import View
 from query_server.change_notifications import ChangeNotifications
+from query_server.read_models import ServingReadModel
+from query_server.search.follower import IndexFollower
 from query_server.service import QueryContext, query_service
 from runtime.grpc import caller
 from runtime.grpc.caller import Caller
@@ -50,12 +53,17 @@ class QueryCalls:
         context: QueryContext,
         notifications: ChangeNotifications = NO_NOTIFICATIONS,
         max_wait: float = 5.0,
+        indexes: Mapping[str, IndexFollower] = {},
+        models: Mapping[View, ServingReadModel] | None = None,
     ) -> None:
         queries, watches = context.queries.values(), context.watches.values()
-        views = {query.view for query in queries} | {watch.view for watch in watches}
+        views = {view for query in queries for view in (query.view, *query.others)}
+        views |= {watch.view for watch in watches}
         self.notifications = notifications
-        self.models = {view: make_serving(view, model.reader, notifications, max_wait) for view in views}
-        service = query_service(context, self.models, notifications, NO_LIMIT)
+        self.models = models or {
+            view: make_serving(view, model.reader, notifications, max_wait) for view in views
+        }
+        service = query_service(context, self.models, notifications, NO_LIMIT, indexes)
         self._handlers: Mapping[str, Handler] = service.handlers
         self._methods = context.service.methods_by_name
 

@@ -6,7 +6,8 @@ import pytest
 from diptych.catalogue.v1.types_pb2 import CategoryTree, Product
 from google.type.money_pb2 import Money
 
-from query_server.contexts.catalogue import CLOCKS_DIFFER, find_children, find_price, list_subtree
+from query_server.contexts.catalogue.index import CLOCKS_DIFFER, find_price
+from query_server.contexts.catalogue.tree import find_children, list_subtree
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 

@@ -19,7 +19,7 @@ SOURCES = {
     "ordering": ("command_server/contexts/ordering", "query_server/contexts/ordering.py"),
     "inventory": ("command_server/contexts/inventory", "query_server/contexts/inventory.py"),
     "banking": ("command_server/contexts/banking", "query_server/contexts/banking.py"),
-    "catalogue": ("command_server/contexts/catalogue", "query_server/contexts/catalogue.py"),
+    "catalogue": ("command_server/contexts/catalogue", "query_server/contexts/catalogue"),
     "customers": ("command_server/contexts/customers", "query_server/contexts/customers.py"),
     "ticketing": ("command_server/contexts/ticketing", "query_server/contexts/ticketing.py"),
     "fulfilment": ("process_manager/sagas/fulfilment/queries.py",),

@@ -10,6 +10,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.type import money_pb2 as _money_pb2
 import builtins as _builtins
 import sys
@@ -277,6 +278,385 @@ class BrowseCategoryResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BrowseCategoryResponse: _TypeAlias = BrowseCategoryResponse  # noqa: Y015
+
+@_typing.final
+class AttributeFilter(_message.Message):
+    """Values of an attribute, of which a product has to have one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The attribute's name, as in the products."""
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The values, 1 to 20, without duplicates, as in the products."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        values: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttributeFilter: _TypeAlias = AttributeFilter  # noqa: Y015
+
+@_typing.final
+class SearchProductsRequest(_message.Message):
+    """Request message for `SearchProducts`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Sort:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _SortEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[SearchProductsRequest._Sort.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        SORT_UNSPECIFIED: SearchProductsRequest._Sort.ValueType  # 0
+        """By relevance."""
+        SORT_RELEVANCE: SearchProductsRequest._Sort.ValueType  # 1
+        """By relevance: words in the title count most, then those in the brand, in attributes, in the description."""
+        SORT_PRICE_ASCENDING: SearchProductsRequest._Sort.ValueType  # 2
+        """By the price in force, the lowest first."""
+        SORT_PRICE_DESCENDING: SearchProductsRequest._Sort.ValueType  # 3
+        """By the price in force, the highest first."""
+        SORT_NEWEST: SearchProductsRequest._Sort.ValueType  # 4
+        """By the first publication, the last one first."""
+
+    class Sort(_Sort, metaclass=_SortEnumTypeWrapper):
+        """Orders of the products."""
+
+    SORT_UNSPECIFIED: SearchProductsRequest.Sort.ValueType  # 0
+    """By relevance."""
+    SORT_RELEVANCE: SearchProductsRequest.Sort.ValueType  # 1
+    """By relevance: words in the title count most, then those in the brand, in attributes, in the description."""
+    SORT_PRICE_ASCENDING: SearchProductsRequest.Sort.ValueType  # 2
+    """By the price in force, the lowest first."""
+    SORT_PRICE_DESCENDING: SearchProductsRequest.Sort.ValueType  # 3
+    """By the price in force, the highest first."""
+    SORT_NEWEST: SearchProductsRequest.Sort.ValueType  # 4
+    """By the first publication, the last one first."""
+
+    QUERY_FIELD_NUMBER: _builtins.int
+    CATEGORY_ID_FIELD_NUMBER: _builtins.int
+    BRANDS_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    CURRENCY_CODE_FIELD_NUMBER: _builtins.int
+    MIN_PRICE_FIELD_NUMBER: _builtins.int
+    MAX_PRICE_FIELD_NUMBER: _builtins.int
+    IN_STOCK_ONLY_FIELD_NUMBER: _builtins.int
+    SORT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    AT_LEAST_AS_FRESH_FIELD_NUMBER: _builtins.int
+    query: _builtins.str
+    """One to ten words, without control, bidirectional and invisible characters."""
+    category_id: _builtins.str
+    """Only products of this category and of all below it; empty for all."""
+    currency_code: _builtins.str
+    """Only products with a price in this currency; empty for all. Sorting by price needs one, or a price of the range."""
+    in_stock_only: _builtins.bool
+    """Only products of which a warehouse of inventory has pieces available."""
+    sort: Global___SearchProductsRequest.Sort.ValueType
+    """The order of the products."""
+    page_size: _builtins.int
+    """The maximum number in a page, up to 100; 20 if it is 0. A page may hold fewer and still have a next page."""
+    page_token: _builtins.str
+    """The `next_page_token` of the previous page, for the same request; empty for the first page."""
+    at_least_as_fresh: _builtins.str
+    """Consistency token of the commands that the response must include; empty for none."""
+    @_builtins.property
+    def brands(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only products of one of these brands, spelt as in the products; empty for all."""
+
+    @_builtins.property
+    def attributes(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttributeFilter]:
+        """Only products that have one of the values of each attribute; empty for all."""
+
+    @_builtins.property
+    def min_price(self) -> _money_pb2.Money:
+        """Only products of this price or a higher one; unset for no limit. All prices have one currency."""
+
+    @_builtins.property
+    def max_price(self) -> _money_pb2.Money:
+        """Only products of this price or a lower one; unset for no limit."""
+
+    def __init__(
+        self,
+        *,
+        query: _builtins.str = ...,
+        category_id: _builtins.str = ...,
+        brands: _abc.Iterable[_builtins.str] | None = ...,
+        attributes: _abc.Iterable[Global___AttributeFilter] | None = ...,
+        currency_code: _builtins.str = ...,
+        min_price: _money_pb2.Money | None = ...,
+        max_price: _money_pb2.Money | None = ...,
+        in_stock_only: _builtins.bool = ...,
+        sort: Global___SearchProductsRequest.Sort.ValueType = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        at_least_as_fresh: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_price", b"max_price", "min_price", b"min_price"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least_as_fresh", b"at_least_as_fresh", "attributes", b"attributes", "brands", b"brands", "category_id", b"category_id", "currency_code", b"currency_code", "in_stock_only", b"in_stock_only", "max_price", b"max_price", "min_price", b"min_price", "page_size", b"page_size", "page_token", b"page_token", "query", b"query", "sort", b"sort"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchProductsRequest: _TypeAlias = SearchProductsRequest  # noqa: Y015
+
+@_typing.final
+class BrandCount(_message.Message):
+    """A brand that found products have, with their number."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BRAND_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    brand: _builtins.str
+    """The brand."""
+    count: _builtins.int
+    """The number of products."""
+    def __init__(
+        self,
+        *,
+        brand: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["brand", b"brand", "count", b"count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BrandCount: _TypeAlias = BrandCount  # noqa: Y015
+
+@_typing.final
+class CategoryCount(_message.Message):
+    """A category that found products have, with their number."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CATEGORY_ID_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    category_id: _builtins.str
+    """The category's id."""
+    count: _builtins.int
+    """The number of products."""
+    def __init__(
+        self,
+        *,
+        category_id: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["category_id", b"category_id", "count", b"count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CategoryCount: _TypeAlias = CategoryCount  # noqa: Y015
+
+@_typing.final
+class AttributeCount(_message.Message):
+    """A value of an attribute that found products have, with their number."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The attribute's name."""
+    value: _builtins.str
+    """Its value."""
+    count: _builtins.int
+    """The number of products."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttributeCount: _TypeAlias = AttributeCount  # noqa: Y015
+
+@_typing.final
+class Facets(_message.Message):
+    """What the found products have in common: numbers of products, the highest first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BRANDS_FIELD_NUMBER: _builtins.int
+    CATEGORIES_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    IN_STOCK_FIELD_NUMBER: _builtins.int
+    in_stock: _builtins.int
+    """The number of products of which a warehouse has pieces available."""
+    @_builtins.property
+    def brands(self) -> _containers.RepeatedCompositeFieldContainer[Global___BrandCount]:
+        """The brands, up to 20."""
+
+    @_builtins.property
+    def categories(self) -> _containers.RepeatedCompositeFieldContainer[Global___CategoryCount]:
+        """The categories, up to 50. A product counts in its own category alone."""
+
+    @_builtins.property
+    def attributes(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttributeCount]:
+        """The attributes, up to 50."""
+
+    def __init__(
+        self,
+        *,
+        brands: _abc.Iterable[Global___BrandCount] | None = ...,
+        categories: _abc.Iterable[Global___CategoryCount] | None = ...,
+        attributes: _abc.Iterable[Global___AttributeCount] | None = ...,
+        in_stock: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "brands", b"brands", "categories", b"categories", "in_stock", b"in_stock"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Facets: _TypeAlias = Facets  # noqa: Y015
+
+@_typing.final
+class SearchProductsResponse(_message.Message):
+    """Response message for `SearchProducts`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRODUCTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_COUNT_FIELD_NUMBER: _builtins.int
+    FACETS_FIELD_NUMBER: _builtins.int
+    CORRECTED_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """The token of the next page; empty on the last page."""
+    total_count: _builtins.int
+    """The number of all products that match, also of those that are not listed."""
+    corrected: _builtins.bool
+    """Whether a typing error was forgiven: no product has all words as they are."""
+    @_builtins.property
+    def products(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Product]:
+        """The products in the order of the request."""
+
+    @_builtins.property
+    def facets(self) -> Global___Facets:
+        """Counts of the products that match; on the first page alone."""
+
+    def __init__(
+        self,
+        *,
+        products: _abc.Iterable[_types_pb2.Product] | None = ...,
+        next_page_token: _builtins.str = ...,
+        total_count: _builtins.int = ...,
+        facets: Global___Facets | None = ...,
+        corrected: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["facets", b"facets"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["corrected", b"corrected", "facets", b"facets", "next_page_token", b"next_page_token", "products", b"products", "total_count", b"total_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchProductsResponse: _TypeAlias = SearchProductsResponse  # noqa: Y015
+
+@_typing.final
+class SuggestProductsRequest(_message.Message):
+    """Request message for `SuggestProducts`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREFIX_FIELD_NUMBER: _builtins.int
+    MAX_SUGGESTIONS_FIELD_NUMBER: _builtins.int
+    AT_LEAST_AS_FRESH_FIELD_NUMBER: _builtins.int
+    prefix: _builtins.str
+    """Up to ten words, of which the last one is completed; it has two letters or more. Control, bidirectional and
+    invisible characters are refused.
+    """
+    max_suggestions: _builtins.int
+    """The maximum number of suggestions, up to 20; 10 if it is 0."""
+    at_least_as_fresh: _builtins.str
+    """Consistency token of the commands that the response must include; empty for none."""
+    def __init__(
+        self,
+        *,
+        prefix: _builtins.str = ...,
+        max_suggestions: _builtins.int = ...,
+        at_least_as_fresh: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least_as_fresh", b"at_least_as_fresh", "max_suggestions", b"max_suggestions", "prefix", b"prefix"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuggestProductsRequest: _TypeAlias = SuggestProductsRequest  # noqa: Y015
+
+@_typing.final
+class Suggestion(_message.Message):
+    """A search that finds products."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERY_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    query: _builtins.str
+    """The words, normalised."""
+    count: _builtins.int
+    """The number of products that have these words."""
+    def __init__(
+        self,
+        *,
+        query: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "query", b"query"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Suggestion: _TypeAlias = Suggestion  # noqa: Y015
+
+@_typing.final
+class SuggestProductsResponse(_message.Message):
+    """Response message for `SuggestProducts`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUGGESTIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def suggestions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Suggestion]:
+        """The suggestions."""
+
+    def __init__(
+        self,
+        *,
+        suggestions: _abc.Iterable[Global___Suggestion] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["suggestions", b"suggestions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuggestProductsResponse: _TypeAlias = SuggestProductsResponse  # noqa: Y015
 
 @_typing.final
 class QuotePricesRequest(_message.Message):

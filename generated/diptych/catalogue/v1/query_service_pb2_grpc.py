@@ -55,6 +55,16 @@ class QueryServiceStub:
                 request_serializer=diptych_dot_catalogue_dot_v1_dot_query__service__pb2.BrowseCategoryRequest.SerializeToString,
                 response_deserializer=diptych_dot_catalogue_dot_v1_dot_query__service__pb2.BrowseCategoryResponse.FromString,
                 _registered_method=True)
+        self.SearchProducts = channel.unary_unary(
+                '/diptych.catalogue.v1.QueryService/SearchProducts',
+                request_serializer=diptych_dot_catalogue_dot_v1_dot_query__service__pb2.SearchProductsRequest.SerializeToString,
+                response_deserializer=diptych_dot_catalogue_dot_v1_dot_query__service__pb2.SearchProductsResponse.FromString,
+                _registered_method=True)
+        self.SuggestProducts = channel.unary_unary(
+                '/diptych.catalogue.v1.QueryService/SuggestProducts',
+                request_serializer=diptych_dot_catalogue_dot_v1_dot_query__service__pb2.SuggestProductsRequest.SerializeToString,
+                response_deserializer=diptych_dot_catalogue_dot_v1_dot_query__service__pb2.SuggestProductsResponse.FromString,
+                _registered_method=True)
         self.QuotePrices = channel.unary_unary(
                 '/diptych.catalogue.v1.QueryService/QuotePrices',
                 request_serializer=diptych_dot_catalogue_dot_v1_dot_query__service__pb2.QuotePricesRequest.SerializeToString,
@@ -107,6 +117,26 @@ class QueryServiceServicer:
         """Returns a page of the published products of a category, the last published first. Pages neither skip nor
         repeat a product that belongs to them all the while, whatever else changes. Fails with `NOT_FOUND`
         (`CATEGORY_NOT_FOUND`) if there is no such category.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SearchProducts(self, request, context):
+        """Finds published products by words, with filters, a sort order and counts of what the filters would leave. Each word
+        has to occur in the title, the brand, an attribute or the description; the last one may be the beginning of a word
+        of the first three. If no product has all of them, one word may have a typing error. Up to 1,000 products are
+        listed. Pages neither skip nor repeat one of them that matches all the while, whatever else changes. A product in
+        the response is as its view is now, and so may just have stopped to match. Fails with `NOT_FOUND`
+        (`CATEGORY_NOT_FOUND`) if there is no such category.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SuggestProducts(self, request, context):
+        """Completes the last word of a search to words of titles, brands and attributes of published products that have the
+        words before it there, too; the words of most products first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -165,6 +195,16 @@ def add_QueryServiceServicer_to_server(servicer, server):
                     servicer.BrowseCategory,
                     request_deserializer=diptych_dot_catalogue_dot_v1_dot_query__service__pb2.BrowseCategoryRequest.FromString,
                     response_serializer=diptych_dot_catalogue_dot_v1_dot_query__service__pb2.BrowseCategoryResponse.SerializeToString,
+            ),
+            'SearchProducts': grpc.unary_unary_rpc_method_handler(
+                    servicer.SearchProducts,
+                    request_deserializer=diptych_dot_catalogue_dot_v1_dot_query__service__pb2.SearchProductsRequest.FromString,
+                    response_serializer=diptych_dot_catalogue_dot_v1_dot_query__service__pb2.SearchProductsResponse.SerializeToString,
+            ),
+            'SuggestProducts': grpc.unary_unary_rpc_method_handler(
+                    servicer.SuggestProducts,
+                    request_deserializer=diptych_dot_catalogue_dot_v1_dot_query__service__pb2.SuggestProductsRequest.FromString,
+                    response_serializer=diptych_dot_catalogue_dot_v1_dot_query__service__pb2.SuggestProductsResponse.SerializeToString,
             ),
             'QuotePrices': grpc.unary_unary_rpc_method_handler(
                     servicer.QuotePrices,
@@ -296,6 +336,60 @@ class QueryService:
             '/diptych.catalogue.v1.QueryService/BrowseCategory',
             diptych_dot_catalogue_dot_v1_dot_query__service__pb2.BrowseCategoryRequest.SerializeToString,
             diptych_dot_catalogue_dot_v1_dot_query__service__pb2.BrowseCategoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SearchProducts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.catalogue.v1.QueryService/SearchProducts',
+            diptych_dot_catalogue_dot_v1_dot_query__service__pb2.SearchProductsRequest.SerializeToString,
+            diptych_dot_catalogue_dot_v1_dot_query__service__pb2.SearchProductsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SuggestProducts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.catalogue.v1.QueryService/SuggestProducts',
+            diptych_dot_catalogue_dot_v1_dot_query__service__pb2.SuggestProductsRequest.SerializeToString,
+            diptych_dot_catalogue_dot_v1_dot_query__service__pb2.SuggestProductsResponse.FromString,
             options,
             channel_credentials,
             insecure,

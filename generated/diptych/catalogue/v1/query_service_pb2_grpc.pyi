@@ -46,6 +46,18 @@ class QueryServiceStub:
     repeat a product that belongs to them all the while, whatever else changes. Fails with `NOT_FOUND`
     (`CATEGORY_NOT_FOUND`) if there is no such category.
     """
+    SearchProducts: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.SearchProductsRequest, _query_service_pb2.SearchProductsResponse]
+    """Finds published products by words, with filters, a sort order and counts of what the filters would leave. Each word
+    has to occur in the title, the brand, an attribute or the description; the last one may be the beginning of a word
+    of the first three. If no product has all of them, one word may have a typing error. Up to 1,000 products are
+    listed. Pages neither skip nor repeat one of them that matches all the while, whatever else changes. A product in
+    the response is as its view is now, and so may just have stopped to match. Fails with `NOT_FOUND`
+    (`CATEGORY_NOT_FOUND`) if there is no such category.
+    """
+    SuggestProducts: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.SuggestProductsRequest, _query_service_pb2.SuggestProductsResponse]
+    """Completes the last word of a search to words of titles, brands and attributes of published products that have the
+    words before it there, too; the words of most products first.
+    """
     QuotePrices: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.QuotePricesRequest, _query_service_pb2.QuotePricesResponse]
     """Signs quotes of published products at their prices in force. `diptych.ordering.v1.CommandService` accepts them
     with the lines of an order. A quote is valid for 15 minutes, even if the price changes meanwhile.
@@ -78,6 +90,18 @@ class QueryServiceAsyncStub(QueryServiceStub):
     """Returns a page of the published products of a category, the last published first. Pages neither skip nor
     repeat a product that belongs to them all the while, whatever else changes. Fails with `NOT_FOUND`
     (`CATEGORY_NOT_FOUND`) if there is no such category.
+    """
+    SearchProducts: _aio.UnaryUnaryMultiCallable[_query_service_pb2.SearchProductsRequest, _query_service_pb2.SearchProductsResponse]  # type: ignore[assignment]
+    """Finds published products by words, with filters, a sort order and counts of what the filters would leave. Each word
+    has to occur in the title, the brand, an attribute or the description; the last one may be the beginning of a word
+    of the first three. If no product has all of them, one word may have a typing error. Up to 1,000 products are
+    listed. Pages neither skip nor repeat one of them that matches all the while, whatever else changes. A product in
+    the response is as its view is now, and so may just have stopped to match. Fails with `NOT_FOUND`
+    (`CATEGORY_NOT_FOUND`) if there is no such category.
+    """
+    SuggestProducts: _aio.UnaryUnaryMultiCallable[_query_service_pb2.SuggestProductsRequest, _query_service_pb2.SuggestProductsResponse]  # type: ignore[assignment]
+    """Completes the last word of a search to words of titles, brands and attributes of published products that have the
+    words before it there, too; the words of most products first.
     """
     QuotePrices: _aio.UnaryUnaryMultiCallable[_query_service_pb2.QuotePricesRequest, _query_service_pb2.QuotePricesResponse]  # type: ignore[assignment]
     """Signs quotes of published products at their prices in force. `diptych.ordering.v1.CommandService` accepts them
@@ -132,6 +156,30 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         """Returns a page of the published products of a category, the last published first. Pages neither skip nor
         repeat a product that belongs to them all the while, whatever else changes. Fails with `NOT_FOUND`
         (`CATEGORY_NOT_FOUND`) if there is no such category.
+        """
+
+    @_abc_1.abstractmethod
+    def SearchProducts(
+        self,
+        request: _query_service_pb2.SearchProductsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_query_service_pb2.SearchProductsResponse, _abc.Awaitable[_query_service_pb2.SearchProductsResponse]]:
+        """Finds published products by words, with filters, a sort order and counts of what the filters would leave. Each word
+        has to occur in the title, the brand, an attribute or the description; the last one may be the beginning of a word
+        of the first three. If no product has all of them, one word may have a typing error. Up to 1,000 products are
+        listed. Pages neither skip nor repeat one of them that matches all the while, whatever else changes. A product in
+        the response is as its view is now, and so may just have stopped to match. Fails with `NOT_FOUND`
+        (`CATEGORY_NOT_FOUND`) if there is no such category.
+        """
+
+    @_abc_1.abstractmethod
+    def SuggestProducts(
+        self,
+        request: _query_service_pb2.SuggestProductsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_query_service_pb2.SuggestProductsResponse, _abc.Awaitable[_query_service_pb2.SuggestProductsResponse]]:
+        """Completes the last word of a search to words of titles, brands and attributes of published products that have the
+        words before it there, too; the words of most products first.
         """
 
     @_abc_1.abstractmethod

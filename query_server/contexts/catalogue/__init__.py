@@ -1,36 +1,37 @@
-"""Queries of the catalogue: products by sku, lists and histories of them, quotes, and the category tree."""
+"""Queries of the catalogue: products by sku, lists and histories of them, quotes, and the category tree.
 
-from collections.abc import Iterator, Mapping, Sequence
+Searches are in `search`.
+"""
+
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 
 from diptych.catalogue.v1 import query_service_pb2 as protocol
-from diptych.catalogue.v1.types_pb2 import CategoryTree, Product
+from diptych.catalogue.v1.types_pb2 import Product
 from diptych.pricing.v1.quote_pb2 import Quote
-from google.type.money_pb2 import Money
 
 from contracts.key_ring import Purpose
 from contracts.quotes import Quotes
-from contracts.view_layout import View
 from query_server import batches, history_pages, list_pages, merged_list_pages, watches
+from query_server.contexts.catalogue.index import INDEX, PRODUCTS, STOCKS, find_price
+from query_server.contexts.catalogue.search import search_products, suggest_products
+from query_server.contexts.catalogue.tree import (
+    CATEGORY_NOT_FOUND,
+    TREES,
+    find_children,
+    list_subtree,
+    read_tree,
+)
 from query_server.fresh_reader import FreshReader
 from query_server.not_found import NotFound
 from query_server.service import Query, QueryContext, WatchQuery
-from query_server.timestamps import to_nanoseconds
 from query_server.view_reader import Window
 from query_server.watches import Watch, WatchResponses
 from query_server.wire_format import encode_view
-from runtime.grpc.rpc_error import RpcError
 
-PRODUCTS, TREES = View.of(Product), View.of(CategoryTree)
-TREE_ID = "tree"
 QUOTES_LAST = timedelta(minutes=15)
 """The time for which a quote is valid."""
-CLOCKS_DIFFER = timedelta(seconds=1)
-"""The time by which a price is quoted early: its time is of the database's clock, which may be ahead of this
-server's, and a price that was just set is in force."""
 PRODUCT_NOT_FOUND = NotFound("catalogue", "PRODUCT_NOT_FOUND", ("sku",))
-CATEGORY_NOT_FOUND = NotFound("catalogue", "CATEGORY_NOT_FOUND", ("category_id",))
 
 
 async def get_product(products: FreshReader, request: protocol.GetProductRequest) -> bytes:
@@ -63,28 +64,6 @@ async def browse_category(products: FreshReader, request: protocol.BrowseCategor
     return (await merged_list_pages.read_page(products, find_windows, list_id, request)).encode()
 
 
-@lru_cache(maxsize=4)
-def find_children(tree: bytes) -> Mapping[str, Sequence[str]]:
-    """Return the ids of the categories directly below each category of a serialised tree.
-
-    Trees change seldom, and reading one of 1,000 categories takes 0.6 ms.
-    """
-    categories = CategoryTree.FromString(tree).categories
-    children: dict[str, list[str]] = {each.category_id: [] for each in categories}
-    for each in categories:
-        if each.parent_id:
-            children[each.parent_id].append(each.category_id)
-    return children
-
-
-def list_subtree(children: Mapping[str, Sequence[str]], category_id: str) -> Iterator[str]:
-    """Yield the ids of a category and of all below it; none if there is no such category."""
-    pending = [category_id] if category_id in children else []
-    while pending:
-        yield (found := pending.pop())
-        pending += children[found]
-
-
 async def quote_prices(products: FreshReader, request: protocol.QuotePricesRequest) -> bytes:
     """Respond with signed quotes of the products that are for sale."""
     now, quotes = datetime.now(UTC), Quotes(products.tokens.get_ring)
@@ -103,28 +82,9 @@ async def quote_prices(products: FreshReader, request: protocol.QuotePricesReque
     return response.SerializeToString()
 
 
-def find_price(product: Product, now: datetime) -> Money | None:
-    """Return the last price whose time has come, or comes within CLOCKS_DIFFER; None before the first one."""
-    nanos = int((now + CLOCKS_DIFFER).timestamp() * 1_000_000) * 1_000
-    prices = [each.amount for each in product.prices if to_nanoseconds(each.effective_from) <= nanos]
-    return prices[-1] if prices else None
-
-
 async def get_category_tree(trees: FreshReader, _: protocol.GetCategoryTreeRequest) -> bytes:
     tree = await read_tree(trees)
     return encode_view(tree) if tree else b""
-
-
-async def read_tree(trees: FreshReader) -> bytes:
-    """Return the serialised category tree, empty if no category was added.
-
-    Raises:
-        RpcError: an error of the reader.
-    """
-    (data,) = await trees.get_all([TREE_ID])
-    if isinstance(data, RpcError):
-        raise data
-    return data if isinstance(data, bytes) else b""
 
 
 async def get_product_history(products: FreshReader, request: protocol.GetProductHistoryRequest) -> bytes:
@@ -142,6 +102,8 @@ CONTEXT = QueryContext(
         "BatchGetProducts": Query(PRODUCTS, batch_get_products),
         "ListProducts": Query(PRODUCTS, list_products),
         "BrowseCategory": Query(PRODUCTS, browse_category, (TREES,)),
+        "SearchProducts": Query(PRODUCTS, search_products, (TREES, STOCKS), INDEX),
+        "SuggestProducts": Query(PRODUCTS, suggest_products, index=INDEX),
         "QuotePrices": Query(PRODUCTS, quote_prices),
         "GetCategoryTree": Query(TREES, get_category_tree),
         "GetProductHistory": Query(PRODUCTS, get_product_history),
