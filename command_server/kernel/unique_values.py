@@ -27,9 +27,11 @@ class UniqueValues:
     """The unique values of a context's commands.
 
     Args:
+        stream_type: the type of the streams that claim them.
         normalize: returns the one form of a text. ValueError: it has none; the message is the cause.
     """
 
+    stream_type: str
     normalize: Callable[[str], str]
 
     def build_completion(self, get_ring: GetKeyRing) -> Callable[[Any], Any]:
@@ -40,7 +42,8 @@ class UniqueValues:
                 normalized = self.normalize(text)
             except ValueError as error:
                 return InvalidValue(str(error))
-            return UniqueValue(normalized, list_hidden_ids(get_ring(), normalized, time()))
+            ids = list_hidden_ids(get_ring(), self.stream_type, normalized, time())
+            return UniqueValue(normalized, ids)
 
         def complete(command: Any) -> Any:
             values: Mapping[str, Any] = {text: read(text) for text in command.claimed_texts}

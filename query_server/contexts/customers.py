@@ -21,6 +21,7 @@ from query_server.wire_format import encode_view
 from runtime.grpc.rpc_error import RpcError
 
 CUSTOMERS, CLAIMS = View.of(Customer), View.of(EmailClaim)
+CLAIM_STREAMS = "customers.email_claim"
 CUSTOMER_NOT_FOUND = NotFound("customers", "CUSTOMER_NOT_FOUND", ("customer_id",))
 EMAIL_CHANGE_NOT_FOUND = NotFound("customers", "EMAIL_CHANGE_NOT_FOUND", ("customer_id",))
 NO_ID = ""
@@ -42,7 +43,7 @@ async def find_customer(claims: FreshReader, request: protocol.FindCustomerReque
         email = normalize_email(request.email)
     except ValueError:
         raise CUSTOMER_NOT_FOUND.error(NO_ID) from None
-    claim_ids = list_hidden_ids(claims.tokens.get_ring(), email, time())
+    claim_ids = list_hidden_ids(claims.tokens.get_ring(), CLAIM_STREAMS, email, time())
     for data in await claims.get_all(claim_ids):
         if isinstance(data, RpcError):
             raise data
@@ -70,7 +71,7 @@ async def get_email_confirmation(
     pending, get_ring = customer.pending_email, customers.tokens.get_ring
     if pending.expire_time.ToDatetime(UTC) <= datetime.now(UTC):  # 1970 if there is none
         raise EMAIL_CHANGE_NOT_FOUND.error(request.customer_id)
-    claim_id = list_hidden_ids(get_ring(), pending.email, time())[0]
+    claim_id = list_hidden_ids(get_ring(), CLAIM_STREAMS, pending.email, time())[0]
     content = Confirmation(customer_id=request.customer_id, claim_id=claim_id, expires_at=pending.expire_time)
     confirmation = TokenSigner(Purpose.CONFIRMATION, get_ring).sign(content.SerializeToString())
     return protocol.GetEmailConfirmationResponse(

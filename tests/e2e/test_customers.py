@@ -1,6 +1,7 @@
 """Customers through the whole stack: one for each email address, also while keys change."""
 
 import asyncio
+import re
 from base64 import urlsafe_b64decode
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -18,12 +19,14 @@ from diptych.customers.v1.types_pb2 import Customer, PostalAddress
 from google.protobuf.message import Message
 from redis.asyncio import Redis
 
+from contracts.hidden_ids import hide
 from contracts.key_ring import KeyRing
 from devstack.stack import Stack
 from operations import keys
 from operations.processes import COMMAND_SERVER
 from operations.verify.verification import verify
 from tests.support.harness.caller import Caller
+from tests.support.harness.clients_page import ROOT
 from tests.support.harness.rpc_failure import reason_of
 from tests.support.harness.waiting import until
 
@@ -169,14 +172,27 @@ async def test_an_address_stays_unique_and_is_found_while_a_key_is_rotated(
             outcomes.append(await try_register(caller, email))
             probe = name_email(f"probe-{len(outcomes)}")
             streams = read_streams(await register(caller, probe))
-            used.append(streams.get(f"customers.email_claim.{key.compute_mac(probe.encode()).hex()}"))
+            claim_id = hide(key, "customers.email_claim", probe)
+            used.append(streams.get(f"customers.email_claim.{claim_id}"))
         return used == [1, 1]
 
     await until(both_servers_use_the_new_key)
     assert set(outcomes) == {"EMAIL_TAKEN"}
+    assert (await count_claims(stack))[new] > 1
     assert (await find(caller, email)).customer_id == registered.aggregate_id
     report = await verify(stack.settings)
     assert report.clean, report.problems
+
+
+async def count_claims(stack: Stack) -> dict[str, int]:
+    """Return the number of taken claims by key, as the operator's page finds it."""
+    page = await asyncio.to_thread((ROOT / "docs/operations.md").read_text)
+    (query,) = re.findall(r"^```sql\n(SELECT left\(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    postgres = await asyncpg.connect(stack.settings.database_url)
+    try:
+        return {row["key"]: row["count"] for row in await postgres.fetch(query)}
+    finally:
+        await postgres.close()
 
 
 def read_streams(receipt: Receipt) -> dict[str, int]:

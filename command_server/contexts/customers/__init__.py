@@ -4,6 +4,7 @@ from diptych.customers.v1 import command_service_pb2
 from diptych.customers.v1.types_pb2 import Confirmation as SignedConfirmation
 
 from command_server.contexts.customers.domain import customer
+from command_server.contexts.customers.domain.email_claim import EMAIL_CLAIM
 from command_server.contexts.customers.domain.messages import Confirmation
 from command_server.kernel.context import Context
 from command_server.kernel.signed_values import SignedValues
@@ -18,5 +19,5 @@ CONTEXT = Context(
     events=EVENTS,
     deciders=(customer.DECIDER, customer.EMAIL_DECIDER),
     signed_values=SignedValues(Purpose.CONFIRMATION, SignedConfirmation, Confirmation),
-    unique_values=UniqueValues(normalize_email),
+    unique_values=UniqueValues(EMAIL_CLAIM.stream_type, normalize_email),
 )

@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from time import time
 from typing import Any
 from uuid import UUID
 
 from diptych.customers.v1.types_pb2 import Confirmation
 
 from command_server.contexts.customers import CONTEXT
+from command_server.contexts.customers.domain.email_claim import EMAIL_CLAIM
 from command_server.contexts.customers.domain.messages import (
     AddAddress,
     ConfirmEmail,
@@ -54,10 +56,14 @@ def confirm(customer_id: str, email: str, expires_at: datetime = LATER) -> Any:
 
 
 def sign_confirmation(customer_id: str, email: str, expires_at: datetime = LATER) -> str:
-    claim_id = list_hidden_ids(get_ring(), email, NOW.timestamp())[0]
+    claim_id = list_claim_ids(email)[0]
     content = Confirmation(customer_id=customer_id, claim_id=claim_id)
     content.expires_at.FromDatetime(expires_at)
     return TokenSigner(Purpose.CONFIRMATION, get_ring).sign(content.SerializeToString())
+
+
+def list_claim_ids(email: str, get_ring: GetRing = get_ring) -> tuple[str, ...]:
+    return list_hidden_ids(get_ring(), EMAIL_CLAIM.stream_type, email, time())
 
 
 def add_address(customer_id: str, address_id: str, **changed: Any) -> AddAddress:
