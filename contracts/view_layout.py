@@ -227,6 +227,17 @@ def index_member(time_micros: int, view_id: str) -> str:
     return f"{time_micros:016x}:{view_id}"
 
 
+def ranked_member(rank: int, time_micros: int, view_id: str) -> str:
+    """Return a view's index member, which sorts by rank, then by time, then by id.
+
+    Args:
+        rank: a number from 0 to 16**24 - 1.
+        time_micros: microseconds since 1970.
+        view_id: the view's id.
+    """
+    return f"{rank:024x}{index_member(time_micros, view_id)}"
+
+
 MAX_MICROS = 16**16 - 1
 
 
@@ -242,3 +253,8 @@ def index_bound(nanos: int) -> str:
 
 def id_of_member(member: str) -> str:
     return member.partition(":")[2]
+
+
+def time_of_member(member: str) -> str:
+    """Return the time in a member of `index_member` or `ranked_member`; it compares to an `index_bound`."""
+    return member.partition(":")[0][-16:]

@@ -7,8 +7,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from contracts.address_digest import digest_address
 from contracts.events.ordering import EVENTS
-from contracts.money import split_for_counters
-from contracts.view_layout import View, index_member
+from contracts.money import split_for_counters, to_nanos
+from contracts.view_layout import View, index_member, ranked_member
 from projector.archival import Archival
 from projector.projection import Contribution, Entry, Projection
 
@@ -23,12 +23,16 @@ END_TIMES = {
 
 
 def index_entries(order: views.Order) -> list[Entry]:
-    """List orders by customer, by state, by both, and all together, sorted by the time of placing.
+    """List orders by customer, by state, by both, by sku, and all together, sorted by the time of placing.
 
-    A customer's orders are also listed by the digests of their addresses.
+    Those of a customer, a state or a sku are also listed by total, and a customer's by the digests of their
+    addresses.
     """
-    member = index_member(order.place_time.ToMicroseconds(), order.order_id)
+    micros, currency = order.place_time.ToMicroseconds(), order.total.currency_code
+    member = index_member(micros, order.order_id)
+    ranked = ranked_member(to_nanos(order.total), micros, order.order_id)
     state = views.Order.State.Name(order.state)
+    skus = dict.fromkeys(line.sku for group in order.shipping_groups for line in group.lines)
     by_address = VIEW.index("customer_address", order.customer_id)
     digests = dict.fromkeys(digest_address(group.shipping_address) for group in order.shipping_groups)
     return [
@@ -36,6 +40,10 @@ def index_entries(order: views.Order) -> list[Entry]:
         (VIEW.index("state", state), member),
         (VIEW.index("customer_state", order.customer_id, state), member),
         (VIEW.index("all"), member),
+        (VIEW.index("customer_total", order.customer_id, currency), ranked),
+        (VIEW.index("state_total", state, currency), ranked),
+        *((VIEW.index("sku", sku), member) for sku in skus),
+        *((VIEW.index("sku_total", sku, currency), ranked) for sku in skus),
         *((by_address, f"{digest}:{order.order_id}") for digest in digests),
     ]
 

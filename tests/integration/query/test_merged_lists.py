@@ -80,6 +80,21 @@ async def test_a_view_whose_former_entry_is_still_there_is_listed_where_it_is(mo
     assert await read_page(model) == (["c-1", "c-0"], "")
 
 
+async def test_a_view_that_is_found_in_two_lists_is_listed_once(model: ReadModel) -> None:
+    """So is one that moves between two lists while both are read."""
+    await model.put(*(cheque(f"c-{n}", account="a-1", written=n) for n in range(5)))
+
+    async def find_windows() -> list[Window]:
+        return [Window(CHEQUE.index(*index)) for index in (("account", "a-1"), ("all",))]
+
+    async def handle(reader: FreshReader, request: queries.ListChequesRequest) -> bytes:
+        return (await merged_list_pages.read_page(reader, find_windows, "both", request)).encode()
+
+    data = await respond(handle, model.views, queries.ListChequesRequest(page_size=3))
+    page = queries.ListChequesResponse.FromString(data)
+    assert [view.cheque_id for view in page.cheques] == ["c-4", "c-3", "c-2"]
+
+
 async def test_a_token_of_another_list_is_refused(model: ReadModel) -> None:
     await model.put(*(cheque(f"c-{n}", written=n) for n in range(3)))
     _, token = await read_page(model, size=1)

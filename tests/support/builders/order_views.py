@@ -1,6 +1,8 @@
 """Orders as the projector stores them; their counters are written by hand."""
 
-from diptych.ordering.v1.types_pb2 import Order, OrderHistory
+from collections.abc import Sequence
+
+from diptych.ordering.v1.types_pb2 import Order, OrderHistory, OrderLine
 from google.type.money_pb2 import Money
 
 from contracts.view_layout import View
@@ -18,10 +20,13 @@ def order(
     version: int = 1,
     placed: int = 0,
     total: Money | None = None,
+    skus: Sequence[str] = (),
 ) -> Order:
     """Return an order; `placed` is in microseconds since 1970."""
     view = Order(order_id=order_id, version=version, state=state, customer_id=customer, total=total)
     view.place_time.FromMicroseconds(placed)
+    if skus:
+        view.shipping_groups.add(lines=[OrderLine(sku=sku, title=f"{sku} as ordered") for sku in skus])
     return view
 
 

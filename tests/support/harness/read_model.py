@@ -175,13 +175,19 @@ class ReadModel:
 
 
 async def respond(
-    handler: QueryHandler, views: ViewReader, request: Any, remaining: float | None = None
+    handler: QueryHandler,
+    views: ViewReader,
+    request: Any,
+    remaining: float | None = None,
+    others: Sequence[ViewReader] = (),
 ) -> bytes:
     """Return the serialised response to a request, as the query server calls the handler."""
-    return await handler(
-        FreshReader(views, make_freshness(views), request.at_least_as_fresh, compute_deadline(remaining)),
-        request,
-    )
+    token, deadline = request.at_least_as_fresh, compute_deadline(remaining)
+
+    def make_reader(views: ViewReader, joined: tuple[FreshReader, ...] = ()) -> FreshReader:
+        return FreshReader(views, make_freshness(views), token, deadline, joined)
+
+    return await handler(make_reader(views, tuple(map(make_reader, others))), request)
 
 
 @asynccontextmanager

@@ -45,6 +45,7 @@ BOUNDS = {
     "diptych.ordering.v1.GetCustomerActivityResponse.known_address_digests": "the digests of its request",
     "diptych.ordering.v1.Order.lines": "deprecated, and never set",
     "diptych.ordering.v1.Order.shipping_groups": "PlaceOrderRequest.shipping_groups",
+    "diptych.ordering.v1.OrderCard.products": "the order's rules: MAX_LINES",
     "diptych.ordering.v1.ShippingAddress.address_lines": "its field rules",
     "diptych.ordering.v1.ShippingGroup.lines": "the order's rules: MAX_LINES",
     "diptych.sagas.v1.Saga.operator_actions": "SagaQueries.select_latest",

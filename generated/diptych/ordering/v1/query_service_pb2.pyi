@@ -9,6 +9,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -227,6 +228,175 @@ class BatchGetOrdersResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BatchGetOrdersResponse: _TypeAlias = BatchGetOrdersResponse  # noqa: Y015
+
+@_typing.final
+class GetOrderCardRequest(_message.Message):
+    """Request message for `GetOrderCard`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    AT_LEAST_AS_FRESH_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order's id."""
+    at_least_as_fresh: _builtins.str
+    """Consistency token of the commands that the response must include; empty for none."""
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        at_least_as_fresh: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least_as_fresh", b"at_least_as_fresh", "order_id", b"order_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetOrderCardRequest: _TypeAlias = GetOrderCardRequest  # noqa: Y015
+
+@_typing.final
+class GetOrderCardResponse(_message.Message):
+    """Response message for `GetOrderCard`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CARD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def card(self) -> _types_pb2.OrderCard:
+        """The order with what it refers to."""
+
+    def __init__(
+        self,
+        *,
+        card: _types_pb2.OrderCard | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["card", b"card"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetOrderCardResponse: _TypeAlias = GetOrderCardResponse  # noqa: Y015
+
+@_typing.final
+class ListOrderCardsRequest(_message.Message):
+    """Request message for `ListOrderCards`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Sort:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _SortEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ListOrderCardsRequest._Sort.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        SORT_UNSPECIFIED: ListOrderCardsRequest._Sort.ValueType  # 0
+        """As `SORT_TIME`."""
+        SORT_TIME: ListOrderCardsRequest._Sort.ValueType  # 1
+        """By the time of placing, the newest first."""
+        SORT_TOTAL: ListOrderCardsRequest._Sort.ValueType  # 2
+        """By total, the largest first; orders of the same total by the time of placing, the newest first."""
+
+    class Sort(_Sort, metaclass=_SortEnumTypeWrapper):
+        """Ways to sort orders."""
+
+    SORT_UNSPECIFIED: ListOrderCardsRequest.Sort.ValueType  # 0
+    """As `SORT_TIME`."""
+    SORT_TIME: ListOrderCardsRequest.Sort.ValueType  # 1
+    """By the time of placing, the newest first."""
+    SORT_TOTAL: ListOrderCardsRequest.Sort.ValueType  # 2
+    """By total, the largest first; orders of the same total by the time of placing, the newest first."""
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    SKU_FIELD_NUMBER: _builtins.int
+    PLACED_FROM_FIELD_NUMBER: _builtins.int
+    PLACED_BEFORE_FIELD_NUMBER: _builtins.int
+    SORT_FIELD_NUMBER: _builtins.int
+    CURRENCY_CODE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    AT_LEAST_AS_FRESH_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """Only this customer's orders; empty for all customers."""
+    state: _types_pb2.Order.State.ValueType
+    """Only orders in this state; unspecified for all states."""
+    sku: _builtins.str
+    """Only orders with a line of this sku; empty for all."""
+    sort: Global___ListOrderCardsRequest.Sort.ValueType
+    """How the orders are sorted."""
+    currency_code: _builtins.str
+    """Only orders with totals in this currency; required with `SORT_TOTAL`, as amounts of several currencies have no
+    order.
+    """
+    page_size: _builtins.int
+    """The maximum number of cards in a page, up to 100; 20 if it is 0. A page may hold fewer, even none, and still
+    have a next page, for instance because many orders had to be looked through.
+    """
+    page_token: _builtins.str
+    """The `next_page_token` of the previous page, with the same filters; empty for the first page."""
+    at_least_as_fresh: _builtins.str
+    """Consistency token of the commands that the response must include; empty for none."""
+    @_builtins.property
+    def placed_from(self) -> _timestamp_pb2.Timestamp:
+        """Only orders placed at this time or later; unset for no bound."""
+
+    @_builtins.property
+    def placed_before(self) -> _timestamp_pb2.Timestamp:
+        """Only orders placed before this time; unset for no bound."""
+
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        state: _types_pb2.Order.State.ValueType = ...,
+        sku: _builtins.str = ...,
+        placed_from: _timestamp_pb2.Timestamp | None = ...,
+        placed_before: _timestamp_pb2.Timestamp | None = ...,
+        sort: Global___ListOrderCardsRequest.Sort.ValueType = ...,
+        currency_code: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        at_least_as_fresh: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["placed_before", b"placed_before", "placed_from", b"placed_from"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least_as_fresh", b"at_least_as_fresh", "currency_code", b"currency_code", "customer_id", b"customer_id", "page_size", b"page_size", "page_token", b"page_token", "placed_before", b"placed_before", "placed_from", b"placed_from", "sku", b"sku", "sort", b"sort", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOrderCardsRequest: _TypeAlias = ListOrderCardsRequest  # noqa: Y015
+
+@_typing.final
+class ListOrderCardsResponse(_message.Message):
+    """Response message for `ListOrderCards`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CARDS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """The token of the next page; empty on the last page. Orders that belong to the list all the while, and whose
+    place in it does not change, are neither skipped nor repeated.
+    """
+    @_builtins.property
+    def cards(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.OrderCard]:
+        """The cards."""
+
+    def __init__(
+        self,
+        *,
+        cards: _abc.Iterable[_types_pb2.OrderCard] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cards", b"cards", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOrderCardsResponse: _TypeAlias = ListOrderCardsResponse  # noqa: Y015
 
 @_typing.final
 class GetCustomerSummaryRequest(_message.Message):

@@ -53,6 +53,16 @@ class QueryServiceStub:
                 request_serializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.ListOrdersRequest.SerializeToString,
                 response_deserializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.ListOrdersResponse.FromString,
                 _registered_method=True)
+        self.GetOrderCard = channel.unary_unary(
+                '/diptych.ordering.v1.QueryService/GetOrderCard',
+                request_serializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.GetOrderCardRequest.SerializeToString,
+                response_deserializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.GetOrderCardResponse.FromString,
+                _registered_method=True)
+        self.ListOrderCards = channel.unary_unary(
+                '/diptych.ordering.v1.QueryService/ListOrderCards',
+                request_serializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.ListOrderCardsRequest.SerializeToString,
+                response_deserializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.ListOrderCardsResponse.FromString,
+                _registered_method=True)
         self.GetCustomerSummary = channel.unary_unary(
                 '/diptych.ordering.v1.QueryService/GetCustomerSummary',
                 request_serializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.GetCustomerSummaryRequest.SerializeToString,
@@ -106,6 +116,22 @@ class QueryServiceServicer:
     def ListOrders(self, request, context):
         """Lists orders, newest first, filtered by customer, state, time of placing, or any combination of these.
         Archived orders are not listed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetOrderCard(self, request, context):
+        """Returns an order with what it refers to: its products as they are in the catalogue. `at_least_as_fresh` counts for
+        the commands of the catalogue as well. Fails as `GetOrder` does.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListOrderCards(self, request, context):
+        """Lists orders with what they refer to, filtered by customer, state, sku, time of placing, or any combination of
+        these, sorted by that time or by total. Archived orders are not listed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -177,6 +203,16 @@ def add_QueryServiceServicer_to_server(servicer, server):
                     servicer.ListOrders,
                     request_deserializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.ListOrdersRequest.FromString,
                     response_serializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.ListOrdersResponse.SerializeToString,
+            ),
+            'GetOrderCard': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetOrderCard,
+                    request_deserializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.GetOrderCardRequest.FromString,
+                    response_serializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.GetOrderCardResponse.SerializeToString,
+            ),
+            'ListOrderCards': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOrderCards,
+                    request_deserializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.ListOrderCardsRequest.FromString,
+                    response_serializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.ListOrderCardsResponse.SerializeToString,
             ),
             'GetCustomerSummary': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCustomerSummary,
@@ -289,6 +325,60 @@ class QueryService:
             '/diptych.ordering.v1.QueryService/ListOrders',
             diptych_dot_ordering_dot_v1_dot_query__service__pb2.ListOrdersRequest.SerializeToString,
             diptych_dot_ordering_dot_v1_dot_query__service__pb2.ListOrdersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetOrderCard(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.ordering.v1.QueryService/GetOrderCard',
+            diptych_dot_ordering_dot_v1_dot_query__service__pb2.GetOrderCardRequest.SerializeToString,
+            diptych_dot_ordering_dot_v1_dot_query__service__pb2.GetOrderCardResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOrderCards(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.ordering.v1.QueryService/ListOrderCards',
+            diptych_dot_ordering_dot_v1_dot_query__service__pb2.ListOrderCardsRequest.SerializeToString,
+            diptych_dot_ordering_dot_v1_dot_query__service__pb2.ListOrderCardsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,6 +55,14 @@ class QueryServiceStub:
     """Lists orders, newest first, filtered by customer, state, time of placing, or any combination of these.
     Archived orders are not listed.
     """
+    GetOrderCard: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetOrderCardRequest, _query_service_pb2.GetOrderCardResponse]
+    """Returns an order with what it refers to: its products as they are in the catalogue. `at_least_as_fresh` counts for
+    the commands of the catalogue as well. Fails as `GetOrder` does.
+    """
+    ListOrderCards: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.ListOrderCardsRequest, _query_service_pb2.ListOrderCardsResponse]
+    """Lists orders with what they refer to, filtered by customer, state, sku, time of placing, or any combination of
+    these, sorted by that time or by total. Archived orders are not listed.
+    """
     GetCustomerSummary: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetCustomerSummaryRequest, _query_service_pb2.GetCustomerSummaryResponse]
     """Returns the number and the totals of a customer's orders by state, archived ones included. A customer
     without orders has an empty summary.
@@ -107,6 +115,14 @@ class QueryServiceAsyncStub(QueryServiceStub):
     ListOrders: _aio.UnaryUnaryMultiCallable[_query_service_pb2.ListOrdersRequest, _query_service_pb2.ListOrdersResponse]  # type: ignore[assignment]
     """Lists orders, newest first, filtered by customer, state, time of placing, or any combination of these.
     Archived orders are not listed.
+    """
+    GetOrderCard: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetOrderCardRequest, _query_service_pb2.GetOrderCardResponse]  # type: ignore[assignment]
+    """Returns an order with what it refers to: its products as they are in the catalogue. `at_least_as_fresh` counts for
+    the commands of the catalogue as well. Fails as `GetOrder` does.
+    """
+    ListOrderCards: _aio.UnaryUnaryMultiCallable[_query_service_pb2.ListOrderCardsRequest, _query_service_pb2.ListOrderCardsResponse]  # type: ignore[assignment]
+    """Lists orders with what they refer to, filtered by customer, state, sku, time of placing, or any combination of
+    these, sorted by that time or by total. Archived orders are not listed.
     """
     GetCustomerSummary: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetCustomerSummaryRequest, _query_service_pb2.GetCustomerSummaryResponse]  # type: ignore[assignment]
     """Returns the number and the totals of a customer's orders by state, archived ones included. A customer
@@ -175,6 +191,26 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_query_service_pb2.ListOrdersResponse, _abc.Awaitable[_query_service_pb2.ListOrdersResponse]]:
         """Lists orders, newest first, filtered by customer, state, time of placing, or any combination of these.
         Archived orders are not listed.
+        """
+
+    @_abc_1.abstractmethod
+    def GetOrderCard(
+        self,
+        request: _query_service_pb2.GetOrderCardRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_query_service_pb2.GetOrderCardResponse, _abc.Awaitable[_query_service_pb2.GetOrderCardResponse]]:
+        """Returns an order with what it refers to: its products as they are in the catalogue. `at_least_as_fresh` counts for
+        the commands of the catalogue as well. Fails as `GetOrder` does.
+        """
+
+    @_abc_1.abstractmethod
+    def ListOrderCards(
+        self,
+        request: _query_service_pb2.ListOrderCardsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_query_service_pb2.ListOrderCardsResponse, _abc.Awaitable[_query_service_pb2.ListOrderCardsResponse]]:
+        """Lists orders with what they refer to, filtered by customer, state, sku, time of placing, or any combination of
+        these, sorted by that time or by total. Archived orders are not listed.
         """
 
     @_abc_1.abstractmethod

@@ -433,6 +433,72 @@ class OrderHistory(_message.Message):
 Global___OrderHistory: _TypeAlias = OrderHistory  # noqa: Y015
 
 @_typing.final
+class CardProduct(_message.Message):
+    """A product as the catalogue has it now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SKU_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    PICTURE_URL_FIELD_NUMBER: _builtins.int
+    IS_PUBLISHED_FIELD_NUMBER: _builtins.int
+    sku: _builtins.str
+    """The stock keeping unit."""
+    title: _builtins.str
+    """The title."""
+    picture_url: _builtins.str
+    """The address of the first picture; empty for none."""
+    is_published: _builtins.bool
+    """Whether the catalogue lists it."""
+    def __init__(
+        self,
+        *,
+        sku: _builtins.str = ...,
+        title: _builtins.str = ...,
+        picture_url: _builtins.str = ...,
+        is_published: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_published", b"is_published", "picture_url", b"picture_url", "sku", b"sku", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CardProduct: _TypeAlias = CardProduct  # noqa: Y015
+
+@_typing.final
+class OrderCard(_message.Message):
+    """An order with what it refers to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_FIELD_NUMBER: _builtins.int
+    PRODUCTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def order(self) -> Global___Order:
+        """The order. Its lines have the titles and prices with which the articles were ordered."""
+
+    @_builtins.property
+    def products(self) -> _containers.RepeatedCompositeFieldContainer[Global___CardProduct]:
+        """The products of its lines as the catalogue has them now, each once, in the order of the lines; without those
+        that are not in the catalogue.
+        """
+
+    def __init__(
+        self,
+        *,
+        order: Global___Order | None = ...,
+        products: _abc.Iterable[Global___CardProduct] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["order", b"order"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order", b"order", "products", b"products"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrderCard: _TypeAlias = OrderCard  # noqa: Y015
+
+@_typing.final
 class CustomerSummary(_message.Message):
     """The number and the totals of a customer's orders."""
 
