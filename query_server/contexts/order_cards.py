@@ -1,7 +1,6 @@
 """Order cards: orders joined with the products of their lines, when they are read.
 
-An index leaves out most of what a list does not have, a selection the rest. Nothing of the products is stored
-with the orders (docs/adr/0054-views-are-joined-when-they-are-read.md).
+Nothing of the products is stored with the orders (docs/adr/0054-views-are-joined-when-they-are-read.md).
 """
 
 from collections.abc import Callable, Sequence
@@ -11,10 +10,11 @@ from diptych.catalogue.v1.types_pb2 import Product
 from diptych.ordering.v1 import query_service_pb2 as protocol
 from diptych.ordering.v1.types_pb2 import CardProduct, Order
 
-from contracts.view_layout import View, index_bound, time_of_member
-from query_server import merged_list_pages
+from contracts.money import to_nanos
+from contracts.view_layout import View, index_bound, ranked_member, time_of_member
+from query_server import joined_list_pages
 from query_server.fresh_reader import FreshReader
-from query_server.merged_list_pages import Selection
+from query_server.joined_list_pages import FilteredList, SortedList, ViewList
 from query_server.timestamps import Period, read_period
 from query_server.view_reader import Window
 from query_server.wire_format import encode_field, encode_repeated
@@ -27,47 +27,29 @@ VIEWS = (View.of(Product),)
 
 async def list_order_cards(orders: FreshReader, request: protocol.ListOrderCardsRequest) -> bytes:
     period = read_period(request, "placed_from", "placed_before")
-    is_by_total = request.sort == request.SORT_TOTAL
-    list_indexes = _list_indexes_by_total if is_by_total else _list_indexes_by_time
-    indexes = list_indexes(orders.view, request)
-    windows = [Window(index) if is_by_total else Window.of_period(index, period) for index in indexes]
-
-    async def find_windows() -> Sequence[Window]:
-        return windows
-
+    by_time = Window.of_period(_select_index(orders.view, request), period)
+    view_list: ViewList = FilteredList(by_time, lambda _: True, _select_orders(request))
+    if request.sort == request.SORT_TOTAL:
+        by_total = Window(orders.view.index("total", request.currency_code))
+        long_list = FilteredList(by_total, _select_times(period), _select_orders(request))
+        view_list = SortedList(by_time, _select_orders(request), _rank, long_list)
     filters = (request.customer_id, request.state, request.sku, request.sort, request.currency_code)
-    page = await merged_list_pages.read_page(
-        orders,
-        find_windows,
-        f"cards {filters} {period}",
-        request,
-        Selection(_select_times(period), _select_orders(request)),
-        partial(join, orders),
+    page = await joined_list_pages.read_page(
+        orders, view_list, f"cards {filters} {period}", request, partial(join, orders)
     )
     return page.encode()
 
 
-def _list_indexes_by_time(view: View, request: protocol.ListOrderCardsRequest) -> list[str]:
-    """Return the index that leaves out most of what the request does."""
+def _select_index(view: View, request: protocol.ListOrderCardsRequest) -> str:
+    """Return the index by time that leaves out most of what the request does."""
     state = Order.State.Name(request.state)
     if request.customer_id and request.state:
-        return [view.index("customer_state", request.customer_id, state)]
+        return view.index("customer_state", request.customer_id, state)
     if request.customer_id:
-        return [view.index("customer", request.customer_id)]
+        return view.index("customer", request.customer_id)
     if request.sku:
-        return [view.index("sku", request.sku)]
-    return [view.index("state", state) if request.state else view.index("all")]
-
-
-def _list_indexes_by_total(view: View, request: protocol.ListOrderCardsRequest) -> list[str]:
-    """As `_list_indexes_by_time`; the orders of all states are those of each."""
-    currency = request.currency_code
-    if request.customer_id:
-        return [view.index("customer_total", request.customer_id, currency)]
-    if request.sku:
-        return [view.index("sku_total", request.sku, currency)]
-    states = [request.state] if request.state else [state for state in Order.State.values() if state]
-    return [view.index("state_total", Order.State.Name(state), currency) for state in states]
+        return view.index("sku", request.sku)
+    return view.index("state", state) if request.state else view.index("all")
 
 
 def _select_times(period: Period) -> Callable[[str], bool]:
@@ -77,13 +59,22 @@ def _select_times(period: Period) -> Callable[[str], bool]:
 
 
 def _select_orders(request: protocol.ListOrderCardsRequest) -> Callable[[bytes], bool]:
-    state, sku = request.state, request.sku
-
     def selects(data: bytes) -> bool:
         order = Order.FromString(data)
-        return (not state or order.state == state) and (not sku or sku in _list_skus(order))
+        return (
+            request.customer_id in ("", order.customer_id)
+            and request.state in (0, order.state)
+            and (not request.sku or request.sku in _list_skus(order))
+            and request.currency_code in ("", order.total.currency_code)
+        )
 
     return selects
+
+
+def _rank(data: bytes) -> str:
+    """Return the member of an order in the index by total."""
+    order = Order.FromString(data)
+    return ranked_member(to_nanos(order.total), order.place_time.ToMicroseconds(), order.order_id)
 
 
 async def join(orders: FreshReader, views: Sequence[bytes]) -> Sequence[bytes]:

@@ -160,17 +160,14 @@ def indexes(order: types.Order) -> list[tuple[str, str]]:
     customer_id, state = order.customer_id, types.Order.State.Name(order.state)
     by_both = ("customer_state", customer_id, state)
     member = index_member(order.place_time.ToMicroseconds(), order.order_id)
-    nanos, currency = order.total.units * 10**9 + order.total.nanos, order.total.currency_code
-    ranked = f"{nanos:024x}{member}"
+    nanos = order.total.units * 10**9 + order.total.nanos
     skus = sorted({line.sku for group in order.shipping_groups for line in group.lines})
     by_address = ORDER_VIEW.index("customer_address", customer_id)
     digests = {digest_address(group.shipping_address) for group in order.shipping_groups}
     return [
         *list_entries(ORDER_VIEW, member, ("customer", customer_id), ("state", state), by_both, ("all",)),
         *list_entries(ORDER_VIEW, member, *(("sku", sku) for sku in skus)),
-        *list_entries(ORDER_VIEW, ranked, *(("sku_total", sku, currency) for sku in skus)),
-        (ORDER_VIEW.index("customer_total", customer_id, currency), ranked),
-        (ORDER_VIEW.index("state_total", state, currency), ranked),
+        *list_entries(ORDER_VIEW, f"{nanos:024x}{member}", ("total", order.total.currency_code)),
         *((by_address, f"{digest}:{order.order_id}") for digest in sorted(digests)),
     ]
 

@@ -20,6 +20,7 @@ ID = "x-1"
 ARCHIVABLE = {projection.view for projection in PROJECTIONS if projection.archival is not None}
 BY_ID = {
     "GetOrder",
+    "GetOrderCard",
     "BatchGetOrders",
     "GetOrderHistory",
     "GetHold",
@@ -51,7 +52,6 @@ def build_request(message: Any) -> Any:
 
 
 async def put_tombstone(redis: Redis, view: View) -> None:
-    await redis.set(view.ready, INCARNATION)
     await redis.hset(view.key(ID), mapping={"version": 3, "revision": 5, "archived": ARCHIVED_AT})
 
 
@@ -68,8 +68,11 @@ async def test_an_archived_aggregate_is_not_missing(
 ) -> None:
     async with Redis.from_url(redis_url) as redis, RedisClient(RedisAddress(redis_url)) as reader:
         await put_tombstone(redis, query.view)
+        await redis.mset({view.ready: INCARNATION for view in (query.view, *query.others)})
+        others = [ViewReader(reader, view) for view in query.others]
+        views, request = ViewReader(reader, query.view), build_request(request_type)
         try:
-            data = await respond(query.handler, ViewReader(reader, query.view), build_request(request_type))
+            data = await respond(query.handler, views, request, others=others)
         except RpcError as error:
             assert by_id
             assert error.reason == "VIEW_ARCHIVED"

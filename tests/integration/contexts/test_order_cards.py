@@ -18,7 +18,7 @@ from google.type.money_pb2 import Money
 from protovalidate import Validator
 
 from contracts.view_layout import View
-from query_server import merged_list_pages
+from query_server import joined_list_pages
 from query_server.contexts import order_cards, ordering
 from query_server.view_reader import ViewReader
 from runtime.grpc.rpc_error import RpcError
@@ -142,8 +142,9 @@ async def test_lists_have_the_orders_of_all_their_filters_in_order(
     await model.put(*orders)
     for number in range(60):
         if number == 40:  # pages now end early, after few orders
-            monkeypatch.setattr(merged_list_pages, "MAX_CHECKED_VIEWS", 7)
-            monkeypatch.setattr(merged_list_pages, "MAX_CHUNK_SIZE", 3)
+            monkeypatch.setattr(joined_list_pages, "MAX_CHECKED", 7)
+            monkeypatch.setattr(joined_list_pages, "CHUNK_SIZE", 3)
+            monkeypatch.setattr(joined_list_pages, "MEMBERS_SIZE", 5)
         request = create_request(numbers)
         expected = select(orders, request)
         found = [card.order.order_id for card in await list_cards(model, request)]
