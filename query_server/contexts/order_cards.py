@@ -1,12 +1,15 @@
-"""Order cards: orders joined with the products of their lines, when they are read.
+"""Order cards: orders with their products and customers.
 
-Nothing of the products is stored with the orders (docs/adr/0054-views-are-joined-when-they-are-read.md).
+They are joined when they are read (docs/adr/0054-views-are-joined-when-they-are-read.md).
 """
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import chain
 
 from diptych.catalogue.v1.types_pb2 import Product
+from diptych.customers.v1.types_pb2 import Customer
 from diptych.ordering.v1 import query_service_pb2 as protocol
 from diptych.ordering.v1.types_pb2 import CardProduct, Order
 
@@ -19,9 +22,9 @@ from query_server.timestamps import Period, read_period
 from query_server.view_reader import Window
 from query_server.wire_format import encode_field, encode_repeated
 
-ORDER, PRODUCTS = 1, 2
+ORDER, PRODUCTS, CUSTOMER_NAME = 1, 2, 3
 """The fields of a card."""
-VIEWS = (View.of(Product),)
+VIEWS = (View.of(Product), View.of(Customer))
 """What a card shows besides its order, in the order of `FreshReader.others`."""
 
 
@@ -79,12 +82,18 @@ def _rank(data: bytes) -> str:
 
 async def join(orders: FreshReader, views: Sequence[bytes]) -> Sequence[bytes]:
     """Return the serialised cards of serialised orders."""
-    (products,) = orders.others
-    skus = [_list_skus(Order.FromString(view)) for view in views]
-    known = await _read_products(products, list(dict.fromkeys(sku for each in skus for sku in each)))
+    products, customers = orders.others
+    parsed = [Order.FromString(view) for view in views]
+    skus = [_list_skus(order) for order in parsed]
+    titles, names = await asyncio.gather(
+        _read_known(products, chain.from_iterable(skus), _describe_product),
+        _read_known(customers, [order.customer_id for order in parsed], _get_name),
+    )
     return [
-        encode_field(ORDER, view) + encode_repeated(PRODUCTS, [known[sku] for sku in own if sku in known])
-        for view, own in zip(views, skus, strict=True)
+        encode_field(ORDER, view)
+        + encode_repeated(PRODUCTS, [titles[sku] for sku in own if sku in titles])
+        + encode_repeated(CUSTOMER_NAME, [names[order.customer_id]] if order.customer_id in names else [])
+        for view, order, own in zip(views, parsed, skus, strict=True)
     ]
 
 
@@ -92,10 +101,13 @@ def _list_skus(order: Order) -> list[str]:
     return list(dict.fromkeys(line.sku for group in order.shipping_groups for line in group.lines))
 
 
-async def _read_products(products: FreshReader, skus: Sequence[str]) -> dict[str, bytes]:
-    """Return the serialised products of cards by sku, without those that the catalogue does not have."""
-    found = zip(skus, await products.get_all(skus), strict=True)
-    return {sku: _describe_product(data) for sku, data in found if isinstance(data, bytes)}
+async def _read_known(
+    reader: FreshReader, ids: Iterable[str], describe: Callable[[bytes], bytes]
+) -> dict[str, bytes]:
+    """Return what cards say of the views with these ids, without those that do not exist."""
+    distinct = list(dict.fromkeys(ids))
+    found = zip(distinct, await reader.get_all(distinct), strict=True)
+    return {view_id: describe(data) for view_id, data in found if isinstance(data, bytes)}
 
 
 def _describe_product(data: bytes) -> bytes:
@@ -107,3 +119,7 @@ def _describe_product(data: bytes) -> bytes:
         picture_url=details.picture_urls[0] if details.picture_urls else "",
         is_published=product.state == Product.STATE_PUBLISHED,
     ).SerializeToString()
+
+
+def _get_name(data: bytes) -> bytes:
+    return Customer.FromString(data).name.encode()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from diptych.catalogue.v1.types_pb2 import Product, ProductDetails
+from diptych.customers.v1.types_pb2 import Customer
 from diptych.ordering.v1.query_service_pb2 import (
     GetOrderCardRequest,
     GetOrderCardResponse,
@@ -13,6 +14,7 @@ from diptych.ordering.v1.query_service_pb2 import (
     ListOrderCardsResponse,
 )
 from diptych.ordering.v1.types_pb2 import CardProduct, Order, OrderCard
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.money_pb2 import Money
 from protovalidate import Validator
@@ -26,7 +28,7 @@ from tests.support.builders.order_views import ORDERS, order
 from tests.support.harness.keys import mint_token
 from tests.support.harness.read_model import INCARNATION, ReadModel, respond
 
-PRODUCTS = View.of(Product)
+PRODUCTS, CUSTOMER = View.of(Product), View.of(Customer)
 TIME, TOTAL = ListOrderCardsRequest.SORT_TIME, ListOrderCardsRequest.SORT_TOTAL
 CUSTOMERS, SKUS = ("c-1", "c-2"), ("chair", "desk", "lamp")
 STATES = (Order.STATE_PLACED, Order.STATE_SHIPPED, Order.STATE_RETURNED)
@@ -39,7 +41,7 @@ def is_valid(request: ListOrderCardsRequest) -> bool:
 
 @pytest.fixture
 async def model(model: ReadModel) -> ReadModel:
-    await model.redis.set(PRODUCTS.ready, INCARNATION)
+    await model.redis.mset({PRODUCTS.ready: INCARNATION, CUSTOMER.ready: INCARNATION})
     return model
 
 
@@ -47,16 +49,28 @@ async def put_product(model: ReadModel, sku: str, title: str, *pictures: str, pu
     state = Product.STATE_PUBLISHED if published else Product.STATE_WITHDRAWN
     product = Product(sku=sku, version=1, state=state, details=ProductDetails(title=title))
     product.details.picture_urls.extend(pictures)
-    fields: dict[Any, Any] = {"data": product.SerializeToString(), "version": 1}
-    await model.redis.hset(PRODUCTS.key(sku), mapping=fields)
+    await put_view(model, PRODUCTS, sku, product)
+
+
+async def put_view(model: ReadModel, view: View, view_id: str, message: Message) -> None:
+    fields: dict[Any, Any] = {"data": message.SerializeToString(), "version": 1}
+    await model.redis.hset(view.key(view_id), mapping=fields)
 
 
 async def list_page(
     model: ReadModel, request: ListOrderCardsRequest, views: ViewReader | None = None
 ) -> ListOrderCardsResponse:
-    products = ViewReader(model.reader, PRODUCTS)
-    data = await respond(order_cards.list_order_cards, views or model.views, request, others=[products])
+    others = [ViewReader(model.reader, view) for view in order_cards.VIEWS]
+    data = await respond(order_cards.list_order_cards, views or model.views, request, others=others)
     return ListOrderCardsResponse.FromString(data)
+
+
+async def get_card(model: ReadModel, token: str = "", remaining: float | None = None) -> OrderCard:
+    """Return the card of order o-1."""
+    request = GetOrderCardRequest(order_id="o-1", at_least_as_fresh=token)
+    others = [ViewReader(model.reader, view) for view in order_cards.VIEWS]
+    data = await respond(ordering.get_order_card, model.views, request, remaining, others)
+    return GetOrderCardResponse.FromString(data).card
 
 
 async def list_cards(
@@ -96,7 +110,7 @@ def create_orders(numbers: random.Random, count: int) -> list[Order]:
 
 
 def create_request(numbers: random.Random) -> ListOrderCardsRequest:
-    request = ListOrderCardsRequest(page_size=numbers.randint(1, 20), sort=numbers.choice((0, TIME, TOTAL)))
+    request = ListOrderCardsRequest(page_size=numbers.randint(1, 20), sort=numbers.choice((TIME, TOTAL)))
     if request.sort == TOTAL:
         request.currency_code = numbers.choice(("EUR", "CHF"))
     while True:
@@ -165,20 +179,23 @@ async def test_a_card_shows_the_order_as_it_was_and_its_products_as_they_are(mod
             ),
         ],
     )
+    assert await get_card(model) == expected
+    await put_view(model, CUSTOMER, "c-1", Customer(customer_id="c-1", version=1, name="Ada Byron"))
+    expected.customer_name = "Ada Byron"
+    assert await get_card(model) == expected
     assert await list_cards(model, ListOrderCardsRequest(customer_id="c-1", page_size=9)) == [expected]
-    request, products = GetOrderCardRequest(order_id="o-1"), ViewReader(model.reader, PRODUCTS)
-    data = await respond(ordering.get_order_card, model.views, request, others=[products])
-    assert GetOrderCardResponse.FromString(data).card == expected
 
 
-async def test_a_card_waits_for_the_products_of_its_token(model: ReadModel) -> None:
+@pytest.mark.parametrize(
+    "stream", ["catalogue.product.chair", "customers.customer.c-1", "ordering.order.o-1"]
+)
+async def test_a_card_waits_for_each_write_of_its_token(model: ReadModel, stream: str) -> None:
     await put_product(model, "chair", "A chair")
+    await put_view(model, CUSTOMER, "c-1", Customer(customer_id="c-1", version=1, name="Ada Byron"))
     await model.put(order("o-1", skus=["chair"]))
-    token = mint_token(INCARNATION, {"catalogue.product.chair": 2})
-    request = GetOrderCardRequest(order_id="o-1", at_least_as_fresh=token)
-    products = ViewReader(model.reader, PRODUCTS)
+    await get_card(model, mint_token(INCARNATION, {stream: 1}))
     with pytest.raises(RpcError) as error:
-        await respond(ordering.get_order_card, model.views, request, 0.1, others=[products])
+        await get_card(model, mint_token(INCARNATION, {stream: 2}), remaining=0.1)
     assert error.value.reason == "VIEW_BEHIND"
 
 

@@ -122,8 +122,8 @@ class QueryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetOrderCard(self, request, context):
-        """Returns an order with what it refers to: its products as they are in the catalogue. `at_least_as_fresh` counts for
-        the commands of the catalogue as well. Fails as `GetOrder` does.
+        """Returns an order with what it refers to: its products as they are in the catalogue, and the customer's name.
+        `at_least_as_fresh` counts for commands of the catalogue and of customers as well. Fails as `GetOrder` does.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

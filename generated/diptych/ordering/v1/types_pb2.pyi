@@ -474,6 +474,9 @@ class OrderCard(_message.Message):
 
     ORDER_FIELD_NUMBER: _builtins.int
     PRODUCTS_FIELD_NUMBER: _builtins.int
+    CUSTOMER_NAME_FIELD_NUMBER: _builtins.int
+    customer_name: _builtins.str
+    """The name of the customer; empty if no customer with that id is registered."""
     @_builtins.property
     def order(self) -> Global___Order:
         """The order. Its lines have the titles and prices with which the articles were ordered."""
@@ -489,10 +492,11 @@ class OrderCard(_message.Message):
         *,
         order: Global___Order | None = ...,
         products: _abc.Iterable[Global___CardProduct] | None = ...,
+        customer_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["order", b"order"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["order", b"order", "products", b"products"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_name", b"customer_name", "order", b"order", "products", b"products"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
