@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import grpc
+from diptych.catalogue.v1 import command_service_pb2 as catalogue
+from diptych.catalogue.v1.command_service_pb2_grpc import CommandServiceStub as CatalogueStub
+from diptych.catalogue.v1.types_pb2 import Attribute, ProductDetails
 from diptych.consistency.v1.consistency_pb2 import Receipt
 from diptych.ordering.v1 import command_service_pb2 as commands
 from diptych.ordering.v1 import query_service_pb2 as queries
 from diptych.ordering.v1.command_service_pb2_grpc import CommandServiceStub
 from diptych.ordering.v1.query_service_pb2_grpc import QueryServiceStub
-from diptych.ordering.v1.types_pb2 import Order
+from diptych.ordering.v1.types_pb2 import Order, OrderCard
 from diptych_client import Rejection, aio
 
 from devstack.demo import timings
@@ -32,12 +35,13 @@ class OrderingDemo:
     def __init__(self, stack: Stack, nats: Connection) -> None:
         self._stack = stack
         self._nats = nats
-        write = stack.token("ordering.write", "ordering.own-prices", "ordering.read")
+        write = stack.token("ordering.write", "ordering.own-prices", "ordering.read", "catalogue.write")
         read = stack.token("ordering.read")
         self._write = aio.connect(stack.settings.command_address, token=write)
         self._guest = aio.connect(stack.settings.command_address, token=read)
         self._read = aio.connect(stack.settings.query_address, token=read)
         self._commands: CommandServiceAsyncStub = CommandServiceStub(self._write.channel)
+        self._catalogue: Any = CatalogueStub(self._write.channel)
         self._guest_commands: CommandServiceAsyncStub = CommandServiceStub(self._guest.channel)
         self._queries: QueryServiceAsyncStub = QueryServiceStub(self._read.channel)
         self._customer = f"ada-{uuid4().hex[:6]}"
@@ -81,6 +85,8 @@ class OrderingDemo:
         print_step("Read its history, and the customer's summary")
         await self._show_history(shipped)
         await self._show_summary(shipped)
+        print_step("Rename the ordered product; list the customer's orders as cards, the largest first")
+        await self._show_cards()
         final_states = ("FULFILLED", "CONFIRMED", "CANCELLED")
         return dict(
             zip((receipt.aggregate_id for receipt in (first, second, last)), final_states, strict=True)
@@ -172,3 +178,22 @@ class OrderingDemo:
         counts = {group.state: group.order_count for group in summary.states}
         expected = dict.fromkeys((Order.STATE_PLACED, Order.STATE_CANCELLED, Order.STATE_SHIPPED), 1)
         check(counts == expected, "one of each", counts)
+
+    async def _show_cards(self) -> None:
+        details = ProductDetails(title="A reading lamp", attributes=[Attribute(name="colour", value="white")])
+        rename = catalogue.ChangeDetailsRequest(sku="lamp-1", details=details)
+        renamed = await self._write.send(self._catalogue.ChangeDetails, rename)
+        request = queries.ListOrderCardsRequest(
+            customer_id=self._customer, sort=queries.ListOrderCardsRequest.SORT_TOTAL, currency_code="EUR"
+        )
+        cards = (await self._read.query(self._queries.ListOrderCards, request, fresh=renamed)).cards
+        for card in cards:
+            print_line(f"{format_amount(card.order.total):>12}  {', '.join(_list_titles(card))}")
+        totals = [(card.order.total.units, card.order.total.nanos) for card in cards]
+        check(totals == sorted(totals, reverse=True) and len(totals) == 3, "three, the largest first", totals)
+        titles = [_list_titles(card) for card in cards]
+        check(all(details.title in each for each in titles), "each has the new title", titles)
+
+
+def _list_titles(card: OrderCard) -> list[str]:
+    return [product.title for product in card.products]
