@@ -50,7 +50,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
         models = {view: ServingReadModel.of(view, redis, notifications, tokens, waits) for view in views}
         indexes = {
             each.name: await stack.enter_async_context(
-                open_index(each, models, notifications, waits, lifecycle)
+                open_index(each, models, notifications, waits, redis, lifecycle)
             )
             for each in definitions
         }

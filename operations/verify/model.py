@@ -1,7 +1,7 @@
 """The vocabulary of `diptych verify`: the declarations of contexts, and the results of checks."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -32,6 +32,22 @@ The events of a long aggregate are read from a file each time: iterate over them
 
 
 @dataclass(frozen=True)
+class SearchSpec:
+    """The expected documents of the search indexes of a projection's views.
+
+    Args:
+        flag_view: the views of another projection that turn flags of documents on.
+        read_flag: returns the id of the document of such a view, and whether it turns the flag on.
+        describe: returns what a view's document has, with the ids of those with the flag and the time; None
+            if the view has no document.
+    """
+
+    flag_view: View
+    read_flag: Callable[[Any], tuple[str, bool]]
+    describe: Callable[[Any, Set[str], datetime], str | None]
+
+
+@dataclass(frozen=True)
 class ProjectionSpec:
     """The expected content of one projection in Redis, derived from an aggregate's events.
 
@@ -48,6 +64,7 @@ class ProjectionSpec:
         history: returns the view's history entries, one for each event; None: the projection has no history.
         event_contributions: returns a history entry's (event counters key, counter, amount); amounts are
             never 0. None: the projection has no event counters.
+        search: the documents of its search indexes. None: it has no index.
     """
 
     view: View
@@ -61,6 +78,7 @@ class ProjectionSpec:
     kept_indexes: Sequence[str] = ()
     history: Callable[[Sequence[Event]], Iterable[Message]] | None = None
     event_contributions: Callable[[Any], Iterable[tuple[str, str, int]]] | None = None
+    search: SearchSpec | None = None
 
     @property
     def name(self) -> str:

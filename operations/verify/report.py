@@ -35,6 +35,10 @@ CHECKS = {
         "{sagas:,} sagas ({archived sagas:,} with archived steps), {steps:,} steps",
         "every event consumed, every step taken once",
     ),
+    "search": (
+        "{search documents:,} documents in {search indexes:,} indexes",
+        "those of the views",
+    ),
     "change_feeds": ("{change_feeds:,} entries in {change_feeds sets:,} feeds", "exactly those of the views"),
 }
 """Every check: the template of its counts, and the verdict if there are no findings."""

@@ -16,7 +16,7 @@ from dataclasses import replace
 from time import monotonic
 
 from operations.server_errors import UNREACHABLE
-from operations.verify.checks import event_stream, sagas, tables
+from operations.verify.checks import event_stream, sagas, search_indexes, tables
 from operations.verify.checks.aggregates import Aggregates, Counts
 from operations.verify.checks.projections import Projections
 from operations.verify.model import Aggregate, Problem, SagaSpec
@@ -207,3 +207,6 @@ class Verification:
                 spec, self._counts.expected, self._report.max_findings, self._within
             )
             self._report.merge(report)
+            if spec.search is not None:
+                deadline = monotonic() + self._within
+                await search_indexes.check(self._sources.redis, spec, self._report, deadline)

@@ -171,10 +171,10 @@ class IndexFollower:
         self._waiting: dict[Wait, list[tuple[FollowedView, str, int]]] = {}
         self._is_idle = True
         """Whether everything that was read is committed."""
-        self._is_blocked = False
-        """Whether there is nothing to read: a projection is rebuilt."""
         self.has_served = asyncio.Event()
         """Set once the index was complete."""
+        self._has_looked = asyncio.Event()
+        """Set once it was, or there was nothing to read."""
         self.commits = 0
         self.read_at_start = 0
         """The number of views that were read until the index was complete."""
@@ -249,13 +249,11 @@ class IndexFollower:
         Raises:
             NotReady: it is being filled.
         """
-        if self.has_served.is_set() or self._is_blocked:
-            return
         with suppress(TimeoutError):
             async with asyncio.timeout(READY_WITHIN):
-                await self.has_served.wait()
+                await self._has_looked.wait()
                 return
-        if not self._is_blocked:
+        if not self._has_looked.is_set():
             count = len(self._documents.versions) + len(self._uncommitted)
             raise NotReady(f"the search index of {self.index.definition.name} has {count} views so far")
 
@@ -295,8 +293,9 @@ class IndexFollower:
                 await self._catch_up()
                 failures.reset()
             except RpcError as error:
-                self._is_blocked = error.reason == "VIEW_REBUILDING"
-                if not self._is_blocked:
+                if error.reason == "VIEW_REBUILDING":
+                    self._has_looked.set()
+                else:
                     failures.report(error)
                 await asyncio.sleep(RETRY_INTERVAL)
                 self._woken.set()
@@ -329,9 +328,10 @@ class IndexFollower:
                 asyncio.get_running_loop().call_later(RETRY_INTERVAL, self._woken.set)
         await self._read_all(self._documents)
         await self._commit()
-        self._is_idle, self._is_blocked = True, False
+        self._is_idle = True
         if not self.has_served.is_set() and self._documents.is_complete:
             self.has_served.set()
+            self._has_looked.set()
             log.info("Search index ready", index=self.index.definition.name, documents=len(self.index.ids))
             await self._write(self._save)
         for wait, needed in self._waiting.items():

@@ -20,6 +20,7 @@ import msgspec
 import tantivy
 from tantivy import Index, Order, Query, SchemaBuilder, Searcher
 
+from contracts.search_digests import SearchDigest, hash_check
 from query_server.search.definition import Document, IndexDefinition
 from query_server.search.folder import IndexFolder, SavedState
 from query_server.search.shown_documents import shorten
@@ -48,11 +49,6 @@ log = logs.get_logger(__name__)
 def hash_id(view_id: str) -> int:
     """Return a number of 62 bits that stands for an id in the index, the same on all servers."""
     return int.from_bytes(blake2b(view_id.encode(), digest_size=8).digest()) >> 2
-
-
-def hash_check(check: str) -> int:
-    """Return a number of 31 bits; a sum of a million is exact as a float."""
-    return int.from_bytes(blake2b(check.encode(), digest_size=4).digest()) >> 1
 
 
 def make_sort_key(number: int, digits: int, view_id: str) -> str:
@@ -212,10 +208,10 @@ class SearchIndex:
         ranked = sorted((-score, each) for (score, _), each in zip(hits, hashes, strict=True))
         return [each for _, each in ranked[:wanted]], result.count
 
-    def compute_digest(self) -> tuple[int, int]:
-        """Return the number of all documents, and the sum of the hashes of their checks."""
+    def compute_digest(self) -> SearchDigest:
+        """Read the digest of all documents."""
         result: Any = self.searcher.aggregate(
             Query.all_query(),
             {"count": {"value_count": {"field": "check"}}, "sum": {"sum": {"field": "check"}}},
         )
-        return int(result["count"]["value"]), int(result["sum"]["value"])
+        return SearchDigest(int(result["count"]["value"]), int(result["sum"]["value"]))

@@ -3,19 +3,23 @@
 Rules and projector fold event by event instead, so a mistake that both make does not repeat here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from diptych.catalogue.v1 import events_pb2
 from diptych.catalogue.v1.types_pb2 import Category, CategoryTree, Product, ProductDetails, ScheduledPrice
+from diptych.inventory.v1.types_pb2 import Stock
 
 from contracts.events.catalogue import EVENTS
 from contracts.view_layout import View, index_member
 from operations.verify.events import describe_all, find_last, get_first, iterate, select
 from operations.verify.formats import columns, encode_money, encode_time, list_entries
-from operations.verify.model import Aggregate, Event, ProjectionSpec
+from operations.verify.model import Aggregate, Event, ProjectionSpec, SearchSpec
 
-PRODUCT, TREE = View.of(Product), View.of(CategoryTree)
+PRODUCT, TREE, STOCK = View.of(Product), View.of(CategoryTree), View.of(Stock)
+QUOTED_EARLY = timedelta(seconds=1)
+"""The time by which a price is in force early for those who read it."""
 KEPT_PRICES = 32
 STATES: dict[Any, Product.State.ValueType] = {
     events_pb2.ProductDrafted: Product.STATE_DRAFT,
@@ -92,6 +96,24 @@ def product_indexes(view: Product) -> list[tuple[str, str]]:
     return entries
 
 
+def read_stock(stock: Stock) -> tuple[str, bool]:
+    """Return the sku of a stock, and whether pieces of it are available."""
+    return stock.sku, stock.on_hand > stock.reserved
+
+
+def describe_document(view: Product, in_stock: Set[str], now: datetime) -> str | None:
+    """Return what the search index has of a product; None unless it is published."""
+    if view.state != Product.STATE_PUBLISHED:
+        return None
+    limit = now + QUOTED_EARLY
+    amount = ""
+    for price in view.prices:  # earliest first
+        if price.effective_from.ToDatetime(UTC) <= limit:
+            nanos = price.amount.units * 10**9 + price.amount.nanos
+            amount = f"{price.amount.currency_code} {nanos}"
+    return f"{view.sku} {view.version} {view.sku in in_stock} {amount}"
+
+
 def fold_tree(events: Sequence[Event]) -> CategoryTree:
     """Return the view of the category tree.
 
@@ -147,6 +169,7 @@ AGGREGATES = (
                 columns=columns("state", "category_id"),
                 indexes=product_indexes,
                 history=describe_all,
+                search=SearchSpec(STOCK, read_stock, describe_document),
             ),
         ),
     ),

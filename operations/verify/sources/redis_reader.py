@@ -121,6 +121,10 @@ class RedisReader:
             if page:
                 yield [_to_text(key) for key in page]
 
+    async def scan_all(self, pattern: str) -> Sequence[str]:
+        """Return all keys that match a pattern."""
+        return sorted({_to_text(key) async for key in self._redis.scan_iter(pattern, count=SCAN_COUNT)})
+
     async def scan_members(self, key: str) -> AsyncIterator[Sequence[str]]:
         """Yield a sorted set's members in pages; a member may be repeated.
 

@@ -83,6 +83,7 @@ class SearchServer:
 
     follower: IndexFollower
     calls: QueryCalls
+    reader: RedisClient
 
     async def search(self, query: str, **request: Any) -> Any:
         return await self.calls.call("SearchProducts", query=query, **request)
@@ -139,7 +140,7 @@ async def run_search_server(
                 try:
                     if ready:
                         await asyncio.wait_for(follower.has_served.wait(), 20)
-                    yield SearchServer(follower, calls)
+                    yield SearchServer(follower, calls, reader)
                 finally:
                     stopping.set()
                     await cancel_and_wait(*tasks)
