@@ -1,8 +1,10 @@
 """Customers through the whole stack: one for each email address, also while keys change."""
 
 import asyncio
+import random
 import re
 from base64 import urlsafe_b64decode
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -199,3 +201,49 @@ def read_streams(receipt: Receipt) -> dict[str, int]:
     """Return the versions of the streams that a command was about."""
     token = Token.FromString(urlsafe_b64decode(receipt.consistency_token))
     return {each.stream: each.version for each in token.streams}
+
+
+@pytest.mark.long
+async def test_customers_who_change_addresses_at_once_never_share_one(stack: Stack, caller: Caller) -> None:
+    seed = random.randrange(10**9)
+    print("seed", seed)
+    emails = [name_email(f"mixed-{number}") for number in range(5)]
+    ids, outcomes = list[str](), Counter[str]()
+
+    async def act(numbers: random.Random) -> None:
+        """Register or close a customer, or change an address."""
+        email, id_ = numbers.choice(emails), numbers.choice([*ids, str(uuid4())])
+        choice = numbers.randrange(20)
+        if choice < 2:
+            ids.append((await register(caller, email)).aggregate_id)
+        elif choice == 2:
+            await caller.execute(commands.CloseCustomerRequest(customer_id=id_))
+            ids[:] = [each for each in ids if each != id_]
+        else:
+            request = commands.RequestEmailChangeRequest(customer_id=id_, email=email)
+            token = (await caller.execute(request)).consistency_token
+            query = queries.GetEmailConfirmationRequest(customer_id=id_, at_least_as_fresh=token)
+            sent = await caller.query(query)
+            confirm = commands.ConfirmEmailRequest(
+                customer_id=id_, email=sent.email, confirmation=sent.confirmation
+            )
+            await caller.execute(confirm)
+            outcomes["confirmed"] += 1
+
+    async def work(number: int) -> None:
+        numbers = random.Random(seed + number)
+        for _ in range(100):
+            try:
+                await act(numbers)
+            except grpc.aio.AioRpcError as error:
+                outcomes[reason_of(error)] += 1
+
+    await asyncio.gather(*map(work, range(16)))
+    print(outcomes)
+    assert outcomes["confirmed"] > 10
+    assert outcomes["EMAIL_TAKEN"] > 10
+    refusals = {"EMAIL_TAKEN", "EMAIL_UNCHANGED", "EMAIL_CHANGE_NOT_REQUESTED", "EMAIL_CHANGE_NOT_FOUND"}
+    refusals |= {"CUSTOMER_CLOSED", "CUSTOMER_NOT_FOUND", "CONFIRMATION_OF_ANOTHER_ADDRESS"}
+    assert set(outcomes) <= {"confirmed", *refusals}
+    report = await verify(stack.settings)
+    assert report.clean, report.problems
