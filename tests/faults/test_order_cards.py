@@ -10,15 +10,19 @@ import pytest
 from diptych.catalogue.v1 import command_service_pb2 as catalogue
 from diptych.catalogue.v1.types_pb2 import ProductDetails
 from diptych.ordering.v1 import query_service_pb2 as queries
+from diptych.ordering.v1.types_pb2 import Order
+from redis.asyncio import Redis
 
+from contracts.view_layout import View
 from devstack.stack import Stack
 from devstack.stack_kinds import temporary_stack
 from operations.processes import PROJECTOR
 from tests.support.harness.caller import Caller
 from tests.support.harness.invariants import verify_stack
 from tests.support.harness.shop import Shop, order_of
+from tests.support.harness.waiting import until
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 COUNT, IN_FLIGHT, RENAMES = 100_000, 64, 3
 SKU = "sku-1"
@@ -52,6 +56,10 @@ async def place_all(shop: Shop) -> None:
             await shop.place(order_of(f"c-{number % 1_000}"))
 
     await asyncio.gather(*(place_some() for _ in range(IN_FLIGHT)))
+
+
+async def are_listed(redis: Redis) -> bool:
+    return bool(await redis.zcard(View.of(Order).index("sku", SKU)) == COUNT)
 
 
 async def rename(caller: Caller, title: str) -> str:
@@ -102,6 +110,8 @@ async def keep_placing(shop: Shop, is_over: Callable[[], bool]) -> int:
 async def test_every_card_shows_the_new_title_at_once(stack: Stack, caller: Caller, shop: Shop) -> None:
     await caller.execute(catalogue.DraftProductRequest(sku=SKU))
     await place_all(shop)
+    async with Redis.from_url(stack.settings.redis_url) as redis:
+        await until(lambda: are_listed(redis), 120)
     others = 0
     for number in range(RENAMES):
         title = f"Title {number}"
