@@ -16,6 +16,8 @@ from diptych.banking.v1 import command_service_pb2_grpc as banking_grpc
 from diptych.catalogue.v1 import command_service_pb2 as catalogue
 from diptych.catalogue.v1 import command_service_pb2_grpc as catalogue_grpc
 from diptych.catalogue.v1.types_pb2 import ProductDetails
+from diptych.customers.v1 import command_service_pb2 as customers
+from diptych.customers.v1 import command_service_pb2_grpc as customers_grpc
 from diptych.inventory.v1 import command_service_pb2 as inventory
 from diptych.inventory.v1 import command_service_pb2_grpc as inventory_grpc
 from diptych.inventory.v1.types_pb2 import RECEIPT_REASON_OPENING
@@ -30,6 +32,8 @@ from runtime.process.start_error import StartError
 
 PRODUCTS, ACCOUNTS = 100, 200
 """Products `load-sku-0`, ... and accounts `load-account-0`, ..."""
+CUSTOMERS = 100
+"""Customers with the addresses `load-0@example.com`, ..."""
 ORDERS, ORDERS_OF_A_CUSTOMER = 200, 5
 """Orders `load-read-0`, ... that queries read. A sixth order of a customer within an hour would be held for a
 person's review."""
@@ -81,6 +85,10 @@ def _generate_objects(channel: Any) -> Iterator[Command]:
     for name in _name_accounts():
         request = banking.OpenAccountRequest(account_id=name, owner_id="load", currency_code="EUR")
         yield accounts.OpenAccount, request, name
+    people = customers_grpc.CommandServiceStub(channel)
+    for number in range(CUSTOMERS):
+        email = f"load-{number}@example.com"
+        yield people.RegisterCustomer, customers.RegisterCustomerRequest(name="Load", email=email), email
     shows = ticketing_grpc.CommandServiceStub(channel)
     yield shows.ScheduleShow, requests.create_show("load-show"), "load-show"
     orders = ordering_grpc.CommandServiceStub(channel)

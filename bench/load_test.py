@@ -31,7 +31,7 @@ from runtime.process.start_error import StartError
 
 SCENARIOS = Path(__file__).with_name("ghz")
 INSTALL_HINT = "make: load needs ghz: `make tools` installs it with Go 1.23 or later"
-CONTEXTS = ("banking", "catalogue", "inventory", "ordering", "ticketing")
+CONTEXTS = ("banking", "catalogue", "customers", "inventory", "ordering", "ticketing")
 MODULES = [
     import_module(f"diptych.{context}.v1.{kind}_service_pb2")
     for context in CONTEXTS
@@ -41,7 +41,7 @@ DESCRIPTORS = Path(".cache", "load.protoset")
 """The descriptors of the messages, for ghz."""
 SCOPES = [
     *(f"{context}.{scope}" for context in CONTEXTS for scope in ("read", "write")),
-    *("ordering.own-prices", "catalogue.quote", "ticketing.buy", "inventory.purchase"),
+    *("ordering.own-prices", "catalogue.quote", "customers.find", "ticketing.buy", "inventory.purchase"),
 ]
 START_TIMEOUT = 60.0
 """Seconds within which the local stack has to serve."""

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
+from diptych.customers.v1.command_service_pb2 import RegisterCustomerRequest
 from diptych.inventory.v1.command_service_pb2 import (
     RaisePurchaseOrderRequest,
     ReceiveGoodsRequest,
@@ -103,6 +104,13 @@ def generate_reservations(count: int) -> Iterator[ReserveStockRequest]:
             lines=[ReservationLine(sku="sku-1", warehouse_id="warehouse-1", quantity=1)],
             deadline=deadline,  # type: ignore[arg-type] # Protobuf takes a datetime
         )
+
+
+def generate_registrations(count: int) -> Iterator[RegisterCustomerRequest]:
+    """Yield RegisterCustomer requests, each with an email address of its own."""
+    for _ in range(count):
+        name = str(uuid4())
+        yield RegisterCustomerRequest(request_id=name, name="Erika Mustermann", email=f"{name}@example.com")
 
 
 def create_purchase(order_id: str) -> tuple[RaisePurchaseOrderRequest, SendToSupplierRequest]:

@@ -27,6 +27,7 @@ TICKETING = "/diptych.ticketing.v1.CommandService"
 PLACE, RESERVE = f"{COMMAND}/PlaceOrder", f"{STOCKKEEPING}/ReserveStock"
 RECEIVE = f"{STOCKKEEPING}/ReceiveGoods"
 HOLD = f"{TICKETING}/HoldSeats"
+REGISTER = "/diptych.customers.v1.CommandService/RegisterCustomer"
 HOLDS_OF_ONE_SHOW = "HoldSeats of one show"
 DELIVERIES_OF_ONE_ORDER = "ReceiveGoods of one order"
 CALLS = 4_000
@@ -116,6 +117,7 @@ class Services:
                 Subject(name_on_h2corn("PlaceOrder"), partial(self.place_orders, fast_command)),
                 Subject("ReserveStock", self.reserve_stock),
                 Subject(DELIVERIES_OF_ONE_ORDER, self.receive_goods),
+                Subject("RegisterCustomer", self.register_customers),
                 Subject(HOLDS_OF_ONE_SHOW, self.hold_seats),
                 Subject("eventsourcing", baseline.run),
                 Subject(name_lone("echo"), partial(self._call_alone, GET, echo)),
@@ -271,6 +273,13 @@ class Services:
         deliveries = requests.generate_deliveries(order_id, self._calls)
         return await self._measure(
             self._command.address, RECEIVE, deliveries, self._calls, self._command_processes, events=3
+        )
+
+    async def register_customers(self) -> Sample:
+        """Register customers, each with the claim of an email address."""
+        registrations = requests.generate_registrations(self._calls)
+        return await self._measure(
+            self._command.address, REGISTER, registrations, self._calls, self._command_processes, events=2
         )
 
     async def hold_seats(self) -> Sample:

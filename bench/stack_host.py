@@ -21,7 +21,7 @@ CONTEXTS = ("ordering", "inventory", "banking")
 SCOPES = (
     *(f"{context}.{scope}" for context in CONTEXTS for scope in ("read", "write")),
     *("ordering.own-prices", "ordering.review", "inventory.reserve", "banking.hold"),
-    *("ticketing.write", "ticketing.buy", "inventory.purchase"),
+    *("ticketing.write", "ticketing.buy", "customers.write", "inventory.purchase"),
 )
 
 

@@ -26,6 +26,7 @@ SERVICES = (
     Comparison(name_on_h2corn("PlaceOrder"), "echo of PlaceOrder", 0.8, 1.1),
     Comparison("ReserveStock", "PlaceOrder", 0.7, 1.0),
     Comparison(DELIVERIES_OF_ONE_ORDER, "PlaceOrder", 0.4, 0.7),
+    Comparison("RegisterCustomer", "PlaceOrder", 0.7, 1.0),
     Comparison(HOLDS_OF_ONE_SHOW, ABSOLUTE, 1, 2, metric_name="thousands/s", factor=1e-3),
     Comparison(HOLDS_OF_ONE_SHOW, ABSOLUTE, 300, 100, P99, "p99 in ms", at_most=True),
     Comparison("BatchGetOrders", "echo of GetOrder", 8, 20, factor=BATCH_SIZE),

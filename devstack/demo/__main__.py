@@ -13,6 +13,7 @@ import click
 from diptych_client import OutcomeUnknown, Rejection
 
 from devstack.demo.catalogue import CatalogueDemo
+from devstack.demo.customers import CustomersDemo
 from devstack.demo.fulfilment import FulfilmentDemo
 from devstack.demo.narration import UnexpectedResult, check, print_line, print_step
 from devstack.demo.ordering import OrderingDemo
@@ -38,9 +39,10 @@ async def main() -> None:
         click.echo("Starting PostgreSQL, NATS, Valkey and Diptych's processes on free ports ...")
         async with temporary_stack(Path(folder), durable=True) as stack:
             click.echo(f"Up after {monotonic() - started:.1f} s")
+            customer_id = await CustomersDemo(stack).run()
             await CatalogueDemo(stack).run()
             async with await connect(stack.settings.nats_url, "demo") as nats:
-                orders = await OrderingDemo(stack, nats).run()
+                orders = await OrderingDemo(stack, nats, customer_id).run()
             await FulfilmentDemo(stack, orders).run()
             await PurchasingDemo(stack).run()
             await TicketingDemo(stack).run()

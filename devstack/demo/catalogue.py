@@ -1,4 +1,4 @@
-"""The demo's first part: the catalogue, with prices that come into force by themselves."""
+"""The demo's part about the catalogue, with prices that come into force by themselves."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

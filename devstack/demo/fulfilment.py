@@ -1,4 +1,4 @@
-"""The demo's third part: stock, accounts, and orders that the process manager fulfils."""
+"""The demo's part about fulfilment: stock, accounts, and orders that the process manager fulfils."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -67,7 +67,7 @@ CANCELLED, SHIPPED, SUSPICIOUS = 1, 2, 9
 """The indices of the orders that are cancelled, shipped, and suspicious."""
 
 STOCK = {"lamp-1": (96, 65), "desk-1": (4, 2), "vase-1": (1, 0)}
-"""The final quantities on hand and reserved. Four lamps were shipped, one of them by the second part."""
+"""The final quantities on hand and reserved. Four lamps were shipped, one of them by `OrderingDemo`."""
 MONEY = {
     "a-1": ("1980.01 EUR", "79.96 EUR"),
     "b-1": ("100.00 EUR", "0.00 EUR"),

@@ -1,10 +1,9 @@
-"""The demo's second part: single orders, with the timings of each command."""
+"""The demo's part about single orders, with the timings of each command."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import astuple
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import grpc
 from diptych.catalogue.v1 import command_service_pb2 as catalogue
@@ -30,9 +29,15 @@ if TYPE_CHECKING:  # these exist for the type checker alone
 
 
 class OrderingDemo:
-    """Places, repeats, cancels, rejects, lists and watches orders."""
+    """Places, repeats, cancels, rejects, lists and watches orders.
 
-    def __init__(self, stack: Stack, nats: Connection) -> None:
+    Args:
+        stack: the stack.
+        nats: a connection to its NATS.
+        customer_id: who orders; a customer without earlier orders.
+    """
+
+    def __init__(self, stack: Stack, nats: Connection, customer_id: str) -> None:
         self._stack = stack
         self._nats = nats
         write = stack.token("ordering.write", "ordering.own-prices", "ordering.read", "catalogue.write")
@@ -44,7 +49,7 @@ class OrderingDemo:
         self._catalogue: Any = CatalogueStub(self._write.channel)
         self._guest_commands: CommandServiceAsyncStub = CommandServiceStub(self._guest.channel)
         self._queries: QueryServiceAsyncStub = QueryServiceStub(self._read.channel)
-        self._customer = f"ada-{uuid4().hex[:6]}"
+        self._customer = customer_id
 
     async def run(self) -> dict[str, str]:
         """Run all steps; return the expected fulfilment state of each order by its id.

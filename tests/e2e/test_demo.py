@@ -5,6 +5,7 @@ import os
 import sys
 from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncIterator
+from uuid import uuid4
 
 import pytest
 from diptych_client import Rejection
@@ -35,6 +36,7 @@ async def test_the_demo_succeeds_whatever_the_users_settings_are() -> None:
     output = (await demo.communicate())[0].decode()
     assert demo.returncode == 0, output
     for text in (
+        "EMAIL_TAKEN",
         "committed",
         "visible",
         "ORDER_ALREADY_CANCELLED",
@@ -57,7 +59,7 @@ async def test_the_demo_fails_if_a_rejection_does_not_come(
     token = stack.token("ordering.write", "ordering.own-prices", "ordering.read")
     monkeypatch.setattr(stack, "token", lambda *_: token)
     with pytest.raises(UnexpectedResult, match="the call was not rejected"):
-        await OrderingDemo(stack, connection).run()
+        await OrderingDemo(stack, connection, str(uuid4())).run()
 
 
 async def test_the_demo_fails_if_a_call_fails(
@@ -66,4 +68,4 @@ async def test_the_demo_fails_if_a_call_fails(
     token = stack.token("ordering.read")
     monkeypatch.setattr(stack, "token", lambda *_: token)
     with pytest.raises(Rejection, match=r"ordering\.write"):
-        await OrderingDemo(stack, connection).run()
+        await OrderingDemo(stack, connection, str(uuid4())).run()
