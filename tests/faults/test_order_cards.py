@@ -22,7 +22,7 @@ from tests.support.harness.invariants import verify_stack
 from tests.support.harness.shop import Shop, order_of
 from tests.support.harness.waiting import until
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.long
 
 COUNT, IN_FLIGHT, RENAMES = 100_000, 64, 3
 SKU = "sku-1"

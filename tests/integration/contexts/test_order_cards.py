@@ -21,7 +21,8 @@ from protovalidate import Validator
 
 from contracts.view_layout import View
 from query_server import joined_list_pages
-from query_server.contexts import order_cards, ordering
+from query_server.contexts import ordering
+from query_server.contexts.ordering import cards as order_cards
 from query_server.view_reader import ViewReader
 from runtime.grpc.rpc_error import RpcError
 from tests.support.builders.order_views import ORDERS, order

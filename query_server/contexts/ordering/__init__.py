@@ -9,7 +9,7 @@ from diptych.ordering.v1.types_pb2 import CustomerSummary, Order, OrderHistory, 
 from contracts.money import counter_to_nanos, from_nanos
 from contracts.view_layout import View, id_of_member, index_bound
 from query_server import batches, history_pages, list_pages, watches
-from query_server.contexts import order_cards
+from query_server.contexts.ordering import cards
 from query_server.counters import parse_enum
 from query_server.fresh_reader import FreshReader
 from query_server.not_found import NotFound
@@ -54,7 +54,7 @@ def _select_index(view: View, customer_id: str, state: Order.State.ValueType) ->
 
 async def get_order_card(orders: FreshReader, request: protocol.GetOrderCardRequest) -> bytes:
     order = await orders.get(request.order_id, ORDER_NOT_FOUND)
-    (card,) = await order_cards.join(orders, [order])
+    (card,) = await cards.join(orders, [order])
     return encode_view(card)
 
 
@@ -137,8 +137,8 @@ CONTEXT = QueryContext(
         "GetOrder": Query(ORDERS, get_order),
         "BatchGetOrders": Query(ORDERS, batch_get_orders),
         "ListOrders": Query(ORDERS, list_orders),
-        "GetOrderCard": Query(ORDERS, get_order_card, order_cards.VIEWS),
-        "ListOrderCards": Query(ORDERS, order_cards.list_order_cards, order_cards.VIEWS),
+        "GetOrderCard": Query(ORDERS, get_order_card, cards.VIEWS),
+        "ListOrderCards": Query(ORDERS, cards.list_order_cards, cards.VIEWS),
         "GetCustomerSummary": Query(ORDERS, get_customer_summary),
         "GetCustomerActivity": Query(ORDERS, get_customer_activity),
         "GetOrderHistory": Query(HISTORIES, get_order_history),
