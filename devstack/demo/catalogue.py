@@ -48,11 +48,17 @@ class CatalogueDemo:
                     "AddCategory", category_id=category, parent_id=parent, name=category.title()
                 )
             for sku, product in PRODUCTS.items():
-                await self._publish(sku, *product)
+                published = await self._publish(sku, *product)
             print_step("Browse a category with all below it, before and after another one is moved there")
             await self._browse("home", added, ["vase-1", "lamp-1"])
             moved = await self._send("MoveCategory", category_id="office", parent_id="home")
             await self._browse("home", moved, ["vase-1", "desk-1", "lamp-1"])
+            print_step("Search for words, with a typing error, in a category, the cheapest first")
+            await self._search("a lamp", published, ["lamp-1"])
+            await self._search("dsek", published, ["desk-1"], corrected=True)
+            by_price = queries.SearchProductsRequest.SORT_PRICE_ASCENDING
+            filters: dict[str, Any] = {"category_id": "home", "sort": by_price, "currency_code": "EUR"}
+            await self._search("white", published, sorted(PRODUCTS, key=PRICES.__getitem__), **filters)
             print_step("Move a category below itself")
             await self._make_cycle()
 
@@ -60,7 +66,7 @@ class CatalogueDemo:
         request = getattr(commands, f"{method}Request")(**fields)
         return await self._write.send(getattr(self._commands, method), request)
 
-    async def _publish(self, sku: str, title: str, category_id: str) -> None:
+    async def _publish(self, sku: str, title: str, category_id: str) -> Receipt:
         units, nanos = PRICES[sku]
         price = Money(currency_code="EUR", units=units, nanos=nanos)
         tomorrow = datetime.now(UTC) + timedelta(days=1)
@@ -80,12 +86,22 @@ class CatalogueDemo:
         product = (await self._read.query(self._queries.GetProduct, get, fresh=receipt)).product
         prices = " then ".join(format_amount(each.amount) for each in product.prices)
         print_line(f"{sku}  {product.details.title}, {prices}")
+        return receipt
 
     async def _browse(self, category_id: str, fresh: Receipt, expected: list[str]) -> None:
         request = queries.BrowseCategoryRequest(category_id=category_id, include_descendants=True)
         response = await self._read.query(self._queries.BrowseCategory, request, fresh=fresh)
         skus = [product.sku for product in response.products]
         check(skus == expected, f"{category_id} has {', '.join(expected)}", skus)
+
+    async def _search(
+        self, query: str, fresh: Receipt, expected: list[str], *, corrected: bool = False, **filters: Any
+    ) -> None:
+        request = queries.SearchProductsRequest(query=query, **filters)
+        response = await self._read.query(self._queries.SearchProducts, request, fresh=fresh)
+        found = [product.sku for product in response.products], response.corrected
+        text = f'"{query}" finds {", ".join(expected)}{", corrected" if corrected else ""}'
+        check(found == (expected, corrected), text, found)
 
     async def _make_cycle(self) -> None:
         try:

@@ -151,6 +151,7 @@ class IndexFollower:
         waits: Waits,
     ) -> None:
         self.index = index
+        self._models = models
         self._waits = waits
         definition: IndexDefinition = index.definition
         self._documents = FollowedView(models[definition.view], definition.listing)
@@ -357,6 +358,8 @@ class IndexFollower:
         """Read all views whose versions are not known, in a new build all of them."""
         build = await followed.read_build()
         is_new = build != followed.build
+        if is_new and followed is self._documents:
+            await self._add_numbers()
         if is_new and _get_incarnation(build) != _get_incarnation(followed.build):
             followed.is_complete = False
         listed, last = set[str](), ""
@@ -379,6 +382,16 @@ class IndexFollower:
             raise followed.views.rebuilding_error()
         await self._commit()
         followed.build, followed.is_complete = build, True
+
+    async def _add_numbers(self) -> None:
+        numbering = self.index.definition.numbering
+        if numbering is None:
+            return
+        views = self._models[numbering.view].current.views
+        with suppress(RpcError):  # without the view values are numbered as they come
+            data = await views.find(numbering.view_id)
+            if isinstance(data, bytes):
+                self.index.add_numbers(numbering.list_values(data))
 
     async def _read(self, followed: FollowedView, view_ids: Sequence[str]) -> None:
         if not view_ids:

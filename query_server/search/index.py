@@ -11,14 +11,14 @@ than such a step, so it decides only between equal ones; what is equal even then
 id. Texts that are sorted by end with that hash.
 """
 
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from hashlib import blake2b
 from importlib.metadata import version
 from typing import Any
 
 import msgspec
 import tantivy
-from tantivy import Index, Order, Query, SchemaBuilder, Searcher
+from tantivy import DocAddress, FieldType, Index, Occur, Order, Query, SchemaBuilder, Searcher
 
 from contracts.search_digests import SearchDigest, hash_check
 from query_server.search.definition import Document, IndexDefinition
@@ -40,6 +40,8 @@ MARGIN = 8
 HEAP_SIZE = 30_000_000
 """Bytes of documents that the library collects before it writes them."""
 TIE_DIGITS = 16
+MAX_RANGES = 20
+"""Ranges of numbers in a filter; more of them take longer than the values themselves."""
 
 LIBRARY_VERSION = version("tantivy")
 
@@ -82,6 +84,8 @@ class Found(msgspec.Struct, frozen=True):
     total: int
     """All that match."""
     has_more: bool
+    addresses: Sequence[DocAddress] | None
+    """Of all that match, if they are few."""
 
 
 class SearchIndex:
@@ -104,6 +108,10 @@ class SearchIndex:
         builder.add_integer_field("hash", fast=True)
         builder.add_integer_field("check", fast=True)
         builder.add_float_field("weight", fast=True)
+        if definition.numbering:
+            builder.add_integer_field("number", indexed=True, fast=True)
+        self._numbers: dict[str, int] = {}
+        """Of the values of the field that is numbered."""
         definition.add_fields(builder)
         self.schema = builder.build()
 
@@ -113,6 +121,7 @@ class SearchIndex:
         try:
             if state is not None:
                 self._open()
+                self._read_numbers()
                 self.ids = {hash_id(view_id): view_id for view_id in state.documents}
                 return state
         except (OSError, ValueError):  # it is damaged
@@ -128,6 +137,40 @@ class SearchIndex:
         self._index.config_reader("manual")
         self._writer = self._index.writer(HEAP_SIZE, 1)
         self._index.reload()
+
+    def _read_numbers(self) -> None:
+        """Read the numbers from the documents, which may be newer than the saved state."""
+        if self.definition.numbering is None:
+            return
+        field, searcher = self.definition.numbering.field, self.searcher
+        for value, _ in searcher.terms_with_prefix(field, "", Query.all_query()):
+            hits = searcher.search(Query.term_query(self.schema, field, value, "basic"), 1).hits
+            numbers: Any = searcher.fast_field_values("number", [address for _, address in hits])
+            self._numbers.update((value, number) for number in numbers)
+
+    def add_numbers(self, values: Iterable[str]) -> None:
+        """Number values that have no number yet, in this order."""
+        for value in values:
+            if value not in self._numbers:
+                self._numbers[value] = max(self._numbers.values(), default=-1) + 1
+
+    def filter_numbered(self, values: Sequence[str]) -> Query:
+        """Return the query for documents that have one of these values in the field that is numbered."""
+        assert self.definition.numbering is not None  # noqa: S101 - a fault of the definition
+        ranges = list[list[int]]()
+        for number in sorted(self._numbers[value] for value in values if value in self._numbers):
+            if ranges and ranges[-1][1] == number - 1:
+                ranges[-1][1] = number
+            else:
+                ranges.append([number, number])
+        if len(ranges) > MAX_RANGES:
+            return Query.term_set_query(self.schema, self.definition.numbering.field, values)
+        clauses = [
+            Query.range_query(self.schema, "number", FieldType.Integer, low, high) for low, high in ranges
+        ]
+        if len(clauses) == 1:
+            return clauses[0]
+        return Query.boolean_query([(Occur.Should, each) for each in clauses])
 
     def apply(self, changes: Sequence[Change]) -> list[Document | None]:
         """Replace the documents of these views; the next commit shows them. Return the new ones."""
@@ -157,6 +200,10 @@ class SearchIndex:
             "check": hash_check(document.check),
             "weight": document.rank * MAX_WEIGHT,
         }
+        numbering = self.definition.numbering
+        if numbering and (value := document.fields.get(numbering.field)):
+            self.add_numbers([value])
+            fields["number"] = self._numbers[value]
         return tantivy.Document.from_dict(fields, self.schema)
 
     def commit(self) -> None:
@@ -173,10 +220,11 @@ class SearchIndex:
         """The last commit."""
         return self._index.searcher()
 
-    def find(self, query: Query, sorting: Sorting, shown: Set[int], count: int) -> Found:
+    def find(self, searcher: Searcher, query: Query, sorting: Sorting, shown: Set[int], count: int) -> Found:
         """Return the first documents that were not shown.
 
         Args:
+            searcher: the commit to search.
             query: its scores are multiples of STEP up to MAX_SCORE.
             sorting: the order.
             shown: the hashes, as `shown_documents.shorten` returns them, of those to leave out.
@@ -184,19 +232,23 @@ class SearchIndex:
         """
         wanted = min(len(shown) + count + 1, MAX_RESULTS + 1)
         if sorting.field:
-            hashes, total = self._find_sorted(query, sorting, wanted)
+            hashes, result = self._find_sorted(searcher, query, sorting, wanted)
         else:
-            hashes, total = self._find_by_score(query, wanted)
+            hashes, result = self._find_by_score(searcher, query, wanted)
         rest = [each for each in hashes[:MAX_RESULTS] if shorten(each) not in shown]
-        return Found(rest[:count], total, has_more=len(rest) > count)
+        are_all = len(result.hits) == result.count
+        addresses = [address for _, address in result.hits] if are_all else None
+        return Found(rest[:count], result.count, len(rest) > count, addresses)
 
-    def _find_sorted(self, query: Query, sorting: Sorting, wanted: int) -> tuple[list[int], int]:
+    def _find_sorted(
+        self, searcher: Searcher, query: Query, sorting: Sorting, wanted: int
+    ) -> tuple[list[int], Any]:
         order = Order.Asc if sorting.ascending else Order.Desc
-        result: Any = self.searcher.search(query, wanted, order_by_field=sorting.field, order=order)
-        return [int(key[-TIE_DIGITS:], 16) for key, _ in result.hits if key], result.count
+        result: Any = searcher.search(query, wanted, order_by_field=sorting.field, order=order)
+        return [int(key[-TIE_DIGITS:], 16) for key, _ in result.hits if key], result
 
-    def _find_by_score(self, query: Query, wanted: int) -> tuple[list[int], int]:
-        searcher, limit = self.searcher, wanted + MARGIN
+    def _find_by_score(self, searcher: Searcher, query: Query, wanted: int) -> tuple[list[int], Any]:
+        limit = wanted + MARGIN
         while True:
             result: Any = searcher.search(query, limit, weight_by_field="weight")
             hits = result.hits
@@ -206,7 +258,7 @@ class SearchIndex:
             limit *= 4
         hashes: Any = searcher.fast_field_values("hash", [address for _, address in hits])
         ranked = sorted((-score, each) for (score, _), each in zip(hits, hashes, strict=True))
-        return [each for _, each in ranked[:wanted]], result.count
+        return [each for _, each in ranked[:wanted]], result
 
     def compute_digest(self) -> SearchDigest:
         """Read the digest of all documents."""

@@ -3,14 +3,15 @@
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
-from diptych.catalogue.v1.types_pb2 import Product
+from diptych.catalogue.v1.types_pb2 import CategoryTree, Product
 from diptych.inventory.v1.types_pb2 import Stock
 from google.type.money_pb2 import Money
 from tantivy import FieldType, Occur, Query, Schema, SchemaBuilder
 
 from contracts.money import to_nanos
 from contracts.view_layout import View
-from query_server.search.definition import Document, FlagSource, IndexDefinition
+from query_server.contexts.catalogue.tree import TREE_ID, TREES, find_children, list_subtree
+from query_server.search.definition import Document, FlagSource, IndexDefinition, Numbering
 from query_server.search.index import make_sort_key
 from query_server.search.text import MAX_PREFIX, list_prefixes, normalise, split_words, stem
 from query_server.timestamps import to_nanoseconds
@@ -69,9 +70,11 @@ def add_fields(builder: SchemaBuilder) -> None:
     builder.add_text_field("whole_title", tokenizer_name="raw", index_option="basic")
     builder.add_text_field("words", tokenizer_name="words", index_option="basic")
     builder.add_text_field("prefixes", tokenizer_name="spaced", index_option="basic")
-    for name in ("brand", "category", "attribute", "currency", "price", "newest"):
+    for name in ("brand", "category", "attribute"):  # stored for facets of few products
+        builder.add_text_field(name, tokenizer_name="raw", index_option="basic", fast=True, stored=True)
+    for name in ("currency", "price", "newest"):
         builder.add_text_field(name, tokenizer_name="raw", index_option="basic", fast=True)
-    for name in ("units", "nanos"):
+    for name in ("units", "nanos", "units_up"):  # the last are the units, rounded up
         builder.add_integer_field(name, indexed=True, fast=True)
     builder.add_boolean_field("in_stock", indexed=True, fast=True)
 
@@ -106,6 +109,7 @@ def make_document(data: bytes, in_stock: bool, now: float) -> Document | None:
     if price is not None:
         fields["currency"] = price.currency_code
         fields["units"], fields["nanos"] = int(price.units), int(price.nanos)
+        fields["units_up"] = int(price.units) + bool(price.nanos)
         fields["price"] = make_sort_key(to_nanos(price), NANOS_DIGITS, product.sku)
     amount = f"{price.currency_code} {to_nanos(price)}" if price is not None else ""
     return Document(
@@ -122,7 +126,21 @@ def read_stock(data: bytes) -> tuple[str, bool]:
     return stock.sku, stock.available > 0
 
 
-INDEX = IndexDefinition(PRODUCTS, VERSION, add_fields, make_document, FlagSource(STOCKS, read_stock))
+def list_categories(tree: bytes) -> list[str]:
+    """Return the ids of all categories, each before those below it, so that a subtree is together."""
+    children = find_children(tree)
+    tops = [each.category_id for each in CategoryTree.FromString(tree).categories if not each.parent_id]
+    return [below for top in tops for below in list_subtree(children, top)]
+
+
+INDEX = IndexDefinition(
+    PRODUCTS,
+    VERSION,
+    add_fields,
+    make_document,
+    FlagSource(STOCKS, read_stock),
+    Numbering("category", TREES, TREE_ID, list_categories),
+)
 
 
 def _score(query: Query, score: float) -> Query:
@@ -192,6 +210,8 @@ def filter_price(schema: Schema, bound: Money, *, is_lower: bool) -> tuple[Occur
         lower, upper = (value, None) if is_lower else (None, value)
         return Query.range_query(schema, field, FieldType.Integer, lower, upper)
 
+    if not bound.nanos:  # one range is faster than several
+        return _filter(compare("units" if is_lower else "units_up", bound.units))
     beyond = compare("units", bound.units + (1 if is_lower else -1))
     same = Query.range_query(schema, "units", FieldType.Integer, bound.units, bound.units)
     at = Query.boolean_query([(Occur.Must, same), (Occur.Must, compare("nanos", bound.nanos))])

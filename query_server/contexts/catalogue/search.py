@@ -1,12 +1,13 @@
 """Searches of the catalogue: products by words and filters, and completions of words."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import msgspec
 from diptych.catalogue.v1 import query_service_pb2 as protocol
-from tantivy import Occur, Query
+from tantivy import DocAddress, Occur, Query, Searcher
 
 from contracts.money import to_nanos
 from query_server.contexts.catalogue.index import (
@@ -46,6 +47,8 @@ DEFAULT_SUGGESTIONS = 10
 COUNTED_WORDS = 1_000
 
 Clause = tuple[Occur, Query]
+Counts = Mapping[str, Mapping[Any, int]]
+"""Numbers of documents, by field and value."""
 
 
 def read_words(field: str, text: str) -> list[str]:
@@ -90,7 +93,7 @@ class Result(msgspec.Struct, frozen=True):
 
     found: Found
     mode: str
-    facets: Mapping[str, Any] | None
+    facets: Counts | None
 
 
 class Search(msgspec.Struct, frozen=True):
@@ -116,22 +119,42 @@ class Search(msgspec.Struct, frozen=True):
         if not self.filters:
             return True
         query = Query.boolean_query(find_words(self.index.schema, self.words))
-        return not self.index.find(query, Sorting(), frozenset(), 1).total
+        found: Any = self.index.searcher.search(query, 1)
+        return not found.count
 
     def _run(self, mode: str) -> Result:
         make = find_corrected_words if mode == CORRECTED else find_words
         query = Query.boolean_query([*make(self.index.schema, self.words), *self.filters])
-        found = self.index.find(query, self.sorting, self.shown.hashes, self.count)
-        facets = None if self.shown.mode else self._count(query)
-        return Result(found, mode, facets)
+        searcher = self.index.searcher
+        found = self.index.find(searcher, query, self.sorting, self.shown.hashes, self.count)
+        if self.shown.mode:
+            return Result(found, mode, None)
+        if found.addresses is not None:
+            return Result(found, mode, _count_few(searcher, found.addresses))
+        return Result(found, mode, _count_many(searcher, query))
 
-    def _count(self, query: Query) -> Mapping[str, Any]:
-        terms: dict[str, Any] = {
-            field: {"terms": {"field": field, "size": COUNTED_VALUES, "segment_size": COUNTED_VALUES}}
-            for field in FACETS
-        }
-        terms["in_stock"] = {"terms": {"field": "in_stock"}}
-        return self.index.searcher.aggregate(query, terms)
+
+def _count_few(searcher: Searcher, addresses: Sequence[DocAddress]) -> Counts:
+    """Return the counts of the values of documents, each read by itself."""
+    documents = [searcher.doc(address) for address in addresses]
+    counts: dict[str, Counter[Any]] = {
+        field: Counter(value for document in documents for value in document.get_all(field))
+        for field in FACETS
+    }
+    return {**counts, "in_stock": Counter(map(bool, searcher.fast_field_values("in_stock", [*addresses])))}
+
+
+def _count_many(searcher: Searcher, query: Query) -> Counts:
+    terms: dict[str, Any] = {
+        field: {"terms": {"field": field, "size": COUNTED_VALUES, "segment_size": COUNTED_VALUES}}
+        for field in FACETS
+    }
+    terms["in_stock"] = {"terms": {"field": "in_stock"}}
+    found: Any = searcher.aggregate(query, terms)
+    return {
+        field: {bucket["key"]: int(bucket["doc_count"]) for bucket in found[field]["buckets"]}
+        for field in terms
+    }
 
 
 async def search_products(products: FreshReader, request: protocol.SearchProductsRequest) -> bytes:
@@ -147,7 +170,7 @@ async def search_products(products: FreshReader, request: protocol.SearchProduct
         below = tuple(list_subtree(find_children(tree), request.category_id))
         if not below:
             raise CATEGORY_NOT_FOUND.error(request.category_id)
-        filters.append(_filter_categories(index.index, below))
+        filters.append((Occur.Must, Query.const_score_query(index.index.filter_numbered(below), 0.0)))
     await products.wait_until_fresh()
     if request.in_stock_only:
         await stocks.read()
@@ -193,11 +216,6 @@ def _list_filters(index: SearchIndex, request: protocol.SearchProductsRequest) -
     return filters
 
 
-@lru_cache(maxsize=256)  # a query of 400 categories takes 0.5 ms to build
-def _filter_categories(index: SearchIndex, category_ids: tuple[str, ...]) -> Clause:
-    return filter_values(index.schema, "category", category_ids)
-
-
 async def _read_views(products: FreshReader, index: SearchIndex, result: Result) -> tuple[list[bytes], int]:
     """Return the views that exist and fit into a response, and the number of documents up to the last one."""
     found = [(position, index.ids.get(each)) for position, each in enumerate(result.found.hashes, 1)]
@@ -222,8 +240,8 @@ async def _read_views(products: FreshReader, index: SearchIndex, result: Result)
 def _build_facets(result: Result) -> protocol.Facets | None:
     if result.facets is None:
         return None
-    counted = {field: _read_counts(result.facets[field])[:size] for field, size in FACETS.items()}
-    facets = protocol.Facets(in_stock=dict(_read_counts(result.facets["in_stock"])).get(1, 0))
+    counted = {field: _select_highest(result.facets[field], size) for field, size in FACETS.items()}
+    facets = protocol.Facets(in_stock=result.facets["in_stock"].get(1, 0))
     for value, count in counted["brand"]:
         facets.brands.add(brand=value, count=count)
     for value, count in counted["category"]:
@@ -234,10 +252,9 @@ def _build_facets(result: Result) -> protocol.Facets | None:
     return facets
 
 
-def _read_counts(terms: Mapping[str, Any]) -> list[tuple[Any, int]]:
-    """Return values with their counts, the highest first."""
-    counts = [(bucket["key"], int(bucket["doc_count"])) for bucket in terms["buckets"]]
-    return sorted(counts, key=lambda each: (-each[1], each[0]))
+def _select_highest(counts: Mapping[str, int], size: int) -> list[tuple[str, int]]:
+    """Return the values with the highest counts, the highest first."""
+    return sorted(counts.items(), key=lambda each: (-each[1], each[0]))[:size]
 
 
 async def suggest_products(products: FreshReader, request: protocol.SuggestProductsRequest) -> bytes:

@@ -11,7 +11,9 @@ from redis.asyncio import Redis
 
 from runtime.grpc.rpc_error import RpcError
 from tests.support.builders.shop_views import make_money, make_product, make_stock, make_tree
+from tests.support.harness.keys import mint_token
 from tests.support.harness.product_search import SearchServer, StoredShop, run_search_server
+from tests.support.harness.read_model import INCARNATION
 
 Sort = protocol.SearchProductsRequest
 PRODUCTS = (
@@ -103,16 +105,25 @@ async def test_orders(server: SearchServer) -> None:
         assert found == skus, sort
 
 
-async def test_facets_count_what_was_found(server: SearchServer) -> None:
+async def test_facets_count_what_was_found(server: SearchServer, shop: StoredShop) -> None:
     first = await server.search("desk", page_size=2)
     assert first.total_count == 5
-    facets = first.facets
+    check_facets(first.facets)
+    second = await server.search("desk", page_size=2, page_token=first.next_page_token)
+    assert (second.total_count, second.HasField("facets")) == (5, False)
+    more = [make_product(f"more-{n}", "Desk", attributes={"place": "desk"}) for n in range(40)]
+    await shop.put(*more)  # more than are read one by one
+    token = mint_token(INCARNATION, {f"catalogue.product.{each.sku}": 1 for each in more})
+    many = (await server.search("desk", at_least_as_fresh=token)).facets
+    assert [(each.name, each.value, each.count) for each in many.attributes] == [("place", "desk", 41)]
+    assert (len(many.brands), many.in_stock) == (3, 1)
+
+
+def check_facets(facets: protocol.Facets) -> None:
     assert {each.brand: each.count for each in facets.brands} == {"Nordwald": 1, "Lumo": 1, "Desk": 1}
     assert [each.category_id for each in facets.categories] == ["chairs", "desks", "lamps"]
     assert [(each.name, each.value, each.count) for each in facets.attributes] == [("place", "desk", 1)]
     assert facets.in_stock == 1
-    second = await server.search("desk", page_size=2, page_token=first.next_page_token)
-    assert (second.total_count, second.HasField("facets")) == (5, False)
 
 
 async def test_words_are_completed(server: SearchServer) -> None:

@@ -16,7 +16,7 @@ from contracts.view_layout import GENERATION
 from query_server.contexts.catalogue.index import CLOCKS_DIFFER, PRODUCTS, STOCKS
 from runtime.grpc.health import NotReady
 from runtime.grpc.rpc_error import RpcError
-from tests.support.builders.shop_views import make_money, make_product, make_stock
+from tests.support.builders.shop_views import make_money, make_product, make_stock, make_tree
 from tests.support.harness.keys import mint_token
 from tests.support.harness.product_search import SearchServer, StoredShop, run_search_server
 from tests.support.harness.read_model import INCARNATION
@@ -240,6 +240,36 @@ async def test_products_are_found_while_their_stock_is_rebuilt(shop: StoredShop,
                 return False
 
         await until(is_in_stock)
+
+
+async def test_a_category_has_what_is_below_it_in_any_tree(
+    shop: StoredShop, redis_url: str, tmp_path: Path
+) -> None:
+    numbers = random.Random(3)
+    parents = {f"c{n}": f"c{numbers.randrange(n)}" if n else "" for n in range(60)}
+    await shop.put(make_tree(**parents))
+    await shop.put(*(make_product(f"in-{name}", "Table", category=name) for name in parents))
+
+    def list_below(category: str) -> set[str]:
+        below = {name for name, parent in parents.items() if parent == category}
+        return {category}.union(*map(list_below, below))
+
+    async def check(server: SearchServer) -> None:
+        for category in [*numbers.sample(list(parents), 8), "c0"]:
+            found = await server.find("table", category_id=category, page_size=100)
+            assert set(found) == {f"in-{name}" for name in list_below(category)}
+
+    for _ in range(2):  # the second one begins with the index of the first
+        async with run_search_server(redis_url, tmp_path) as server:
+            await check(server)
+            for name in numbers.sample(list(parents)[1:], 30):
+                parents[name] = f"c{numbers.randrange(int(name[1:]))}"
+            name = f"c{len(parents)}"
+            parents[name] = "c1"
+            await shop.put(make_tree(**parents))
+            await shop.put(make_product(f"in-{name}", "Table", category=name))
+            await server.until_found("table", [f"in-{name}" for name in parents], page_size=100)
+            await check(server)
 
 
 @pytest.mark.parametrize("sort", [0, protocol.SearchProductsRequest.SORT_PRICE_ASCENDING])
