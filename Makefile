@@ -12,7 +12,7 @@ BREAKING_AGAINST ?= $(shell git rev-parse --verify --quiet main >/dev/null && ec
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup generate new-context recorded-events lint types imports check unit test test-long up observe dashboards demo trace bench bench-quick bench-against bench-growth bench-search bench-long-streams capacity load dist tools clean-data
+.PHONY: help setup generate new-context recorded-events lint types imports check unit test test-long up observe dashboards demo trace bench bench-quick bench-against bench-expiry bench-growth bench-search bench-long-streams capacity load dist tools clean-data
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -115,6 +115,9 @@ trace: $(READY) ## print the trace of an order on a stack of its own (docs/trace
 
 bench-growth: $(READY) ## run the bench at 10,000 to 1,000,000 orders, and with a stream of a million events
 	@$(BENCH) bench.growth
+
+bench-expiry: $(READY) ## how long after its deadline a held seat is back; half a minute
+	@exec $(BIN)/python -m bench.expiry
 
 bench-search: $(READY) ## measure searches over 100,000 products, and others beside them; four minutes, needs Go
 	@exec $(BIN)/python -m bench.search
