@@ -34,8 +34,6 @@ class Manifest:
     """The module with `CONTEXT: query_server.service.QueryContext`."""
     sagas: str = ""
     """The module with `SAGAS: Sequence[process_manager.saga.Saga]`."""
-    saga_queries: str = ""
-    """The module with `create_service(SagaQueries) -> Service`, served by the process manager."""
     verification: str = ""
     """The module with `AGGREGATES: Sequence[operations.verify.model.Aggregate]`, and with
     `SAGAS: Sequence[operations.verify.model.SagaSpec]` if the context has sagas."""

@@ -65,6 +65,9 @@ class View:
     source_streams: tuple[str, ...]
     """Stream types, for instance `ordering.order`."""
     generation: str = GENERATION
+    includes: tuple[tuple[str, str], ...] = ()
+    """Stream types of other aggregates with the view's id, each with the name of the column that has the
+    version of the last event that the view includes by way of its own events."""
 
     @classmethod
     def of(cls, message: type[Message]) -> "View":
@@ -77,7 +80,12 @@ class View:
         declared = options.Extensions[projection_pb2.view]
         if not declared.projection:
             raise ValueError(f"{message.DESCRIPTOR.full_name} has no option diptych.projection.v1.view")
-        return cls(message, declared.projection, tuple(declared.source_streams))
+        includes = tuple((each.stream_type, each.version_field) for each in declared.includes)
+        return cls(message, declared.projection, tuple(declared.source_streams), includes=includes)
+
+    def find_version_column(self, stream_type: str) -> str:
+        """Return the column with the version of a stream that a view includes; empty if it includes none."""
+        return "version" if stream_type in self.source_streams else dict(self.includes).get(stream_type, "")
 
     def at(self, generation: str) -> "View":
         """Return the same view in another generation."""

@@ -12,7 +12,7 @@ How it works:
 """
 
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
@@ -62,13 +62,19 @@ class SagaSimulation:
         sagas: the sagas to run.
         contexts: the contexts that execute their commands.
         answers: answers the sagas' queries.
+        answered_at_once: kinds of steps that are executed and answered when they are sent; they are in
+            neither `pending` nor `sent`.
 
     Raises:
         AssertionError: no service takes a request that a saga declares, or its method has no access rule.
     """
 
     def __init__(
-        self, sagas: Iterable[Saga[Any]], contexts: Sequence[Context], answers: Answers | None = None
+        self,
+        sagas: Iterable[Saga[Any]],
+        contexts: Sequence[Context],
+        answers: Answers | None = None,
+        answered_at_once: Collection[str] = (),
     ) -> None:
         self.sagas = [check_saga(saga) for saga in sagas]
         self.world = World(*(decider for context in contexts for decider in context.deciders))
@@ -80,6 +86,7 @@ class SagaSimulation:
         """The timers that are set, by saga, id and name."""
         self.rejections: dict[str, str] = {}
         """Kinds of steps to reject instead of executing them, with the reasons."""
+        self._answered_at_once = answered_at_once
         self._instances: dict[tuple[str, str], Instance] = {}
         self._replies: dict[object, Input] = {}
         """The replies by request id."""
@@ -183,8 +190,10 @@ class SagaSimulation:
 
     def _collect_reaction(self, instance: Instance) -> None:
         sent = [SentStep(instance, step) for step in instance.steps]
-        self.pending += sent
-        self.sent += sent
+        at_once = [each for each in sent if any(map(each.is_kind, self._answered_at_once))]
+        others = [each for each in sent if each not in at_once]
+        self.pending += others
+        self.sent += others
         for name, at in instance.timers.items():
             key = instance.saga.name, instance.id, name
             if at is None:
@@ -192,6 +201,8 @@ class SagaSimulation:
             else:
                 self.timers[key] = at
         instance.steps, instance.timers = [], {}
+        for each in at_once:
+            self.deliver(instance, self._execute_once(each))
 
     def _execute_once(self, sent: SentStep) -> Input:
         if sent.step.request_id not in self._replies:

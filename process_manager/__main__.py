@@ -38,7 +38,7 @@ from runtime.grpc.waits import Waits
 from runtime.jetstream import PublicationClock, read_stream_identity
 from runtime.postgres import is_ready
 from runtime.process import logs, workers
-from runtime.process.contexts import load_modules, load_parts, name_group
+from runtime.process.contexts import load_parts, name_group
 from runtime.process.key_file import KeyFile
 from runtime.process.lifecycle import Lifecycle, read_contexts, read_settings
 from runtime.process.start_error import StartError
@@ -97,11 +97,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
         events.reader.on_check = staleness.note_check
         lifecycle.spawn(publication.run(), "publication clock")
         lifecycle.spawn(staleness.run(), "staleness")
-        services = [module.create_service(queries) for module in load_modules(manifests, "saga_queries")]
-        served = [
-            add_staleness(service, staleness, list(queries.sagas))
-            for service in (query_service.create_service(queries), *services)
-        ]
+        served = [add_staleness(query_service.create_service(queries), staleness, list(queries.sagas))]
         query_server = server.build(
             lifecycle.settings,
             served,

@@ -18,6 +18,8 @@ POLL_INTERVAL = 0.5
 """Seconds between two checks of a view without a notification."""
 MAX_CHECK = 250
 """Views that are read with one pipeline."""
+Key = tuple[str, str]
+"""A view's id, and the column with the version that calls wait for."""
 
 
 class AwaitedVersions:
@@ -31,18 +33,17 @@ class AwaitedVersions:
     def __init__(self, views: ViewReader, notifications: ChangeNotifications) -> None:
         self._views = views
         self._notifications = notifications
-        self._awaited: dict[str, _AwaitedView] = {}
-        """By view id."""
-        self._due: dict[str, None] = {}
-        """The ids of the views to check, in order."""
+        self._awaited: dict[Key, _AwaitedView] = {}
+        self._due: dict[Key, None] = {}
+        """The views to check, in order."""
         self._checking: asyncio.Task[None] | None = None
         self._poll: asyncio.TimerHandle | None = None
 
-    async def wait_for(self, view_id: str, version: int, incarnation: str, wait: Wait) -> Woken:
+    async def wait_for(self, key: Key, version: int, incarnation: str, wait: Wait) -> Woken:
         """Wait until a view has reached a version.
 
         Args:
-            view_id: the view's id.
+            key: the view, and the column with its version.
             version: the version to reach.
             incarnation: the one that the projection follows; another one disturbs the wait.
             wait: of the call.
@@ -50,23 +51,23 @@ class AwaitedVersions:
         Returns:
             REACHED; TIME_UP; DISTURBED, another read has to tell why the view cannot reach the version.
         """
-        awaited = self._awaited.get(view_id)
+        awaited = self._awaited.get(key)
         if awaited is None:
-            awaited = self._awaited[view_id] = _AwaitedView(self, view_id)
-            self._notifications.add_listener(self._views.view.key(view_id), awaited)
+            awaited = self._awaited[key] = _AwaitedView(self, key)
+            self._notifications.add_listener(self._views.view.key(key[0]), awaited)
         awaited.waits[wait] = version, incarnation
-        self.schedule_check(view_id)
+        self.schedule_check(key)
         self._schedule_poll()
         try:
             return await wait.sleep()
         finally:
             del awaited.waits[wait]
             if not awaited.waits:
-                del self._awaited[view_id]
-                self._notifications.remove_listener(self._views.view.key(view_id), awaited)
+                del self._awaited[key]
+                self._notifications.remove_listener(self._views.view.key(key[0]), awaited)
 
-    def schedule_check(self, view_id: str) -> None:
-        self._due[view_id] = None
+    def schedule_check(self, key: Key) -> None:
+        self._due[key] = None
         if self._checking is None:
             self._checking = asyncio.create_task(self._check_due())
 
@@ -76,56 +77,56 @@ class AwaitedVersions:
 
     def _check_all(self) -> None:
         self._poll = None
-        for view_id in self._awaited:
-            self.schedule_check(view_id)
+        for key in self._awaited:
+            self.schedule_check(key)
         if self._awaited:
             self._schedule_poll()
 
     async def _check_due(self) -> None:
         try:
             while self._due:
-                view_ids = list(islice(self._due, MAX_CHECK))
-                for view_id in view_ids:
-                    del self._due[view_id]
-                await self._check([view_id for view_id in view_ids if view_id in self._awaited])
+                keys = list(islice(self._due, MAX_CHECK))
+                for key in keys:
+                    del self._due[key]
+                await self._check([key for key in keys if key in self._awaited])
         finally:
             self._checking = None
 
-    async def _check(self, view_ids: Sequence[str]) -> None:
-        if not view_ids:
+    async def _check(self, keys: Sequence[Key]) -> None:
+        if not keys:
             return
         try:
             incarnation, versions = await self._views.read_while_ready(
-                *map(self._views.version_command, view_ids)
+                *(self._views.version_command(*key) for key in keys)
             )
             parsed = [
                 self._views.parse_version(view_id, version)
-                for view_id, (version, _) in zip(view_ids, versions, strict=True)
+                for (view_id, _), (version, _) in zip(keys, versions, strict=True)
             ]
         except GenerationSwitched:  # the waiting calls go on in the other generation
-            incarnation, parsed = "", [0] * len(view_ids)
+            incarnation, parsed = "", [0] * len(keys)
         except Exception:  # the waiting calls of one view read again, and end with this error themselves
-            if len(view_ids) > 1:
-                await asyncio.gather(*(self._check([view_id]) for view_id in view_ids))
+            if len(keys) > 1:
+                await asyncio.gather(*(self._check([key]) for key in keys))
                 return
             incarnation, parsed = "", [0]
-        for view_id, version in zip(view_ids, parsed, strict=True):
-            if awaited := self._awaited.get(view_id):
+        for key, version in zip(keys, parsed, strict=True):
+            if awaited := self._awaited.get(key):
                 awaited.wake_waits(incarnation, version)
 
 
 class _AwaitedView:
     """A view that calls wait for, and a listener to its changes."""
 
-    def __init__(self, versions: AwaitedVersions, view_id: str) -> None:
+    def __init__(self, versions: AwaitedVersions, key: Key) -> None:
         self._versions = versions
-        self._view_id = view_id
+        self._key = key
         self.waits: dict[Wait, tuple[int, str]] = {}
         """The version and the incarnation that each wait needs."""
 
     def wake(self) -> None:
         """Schedule a check; called after each change of the view."""
-        self._versions.schedule_check(self._view_id)
+        self._versions.schedule_check(self._key)
 
     def wake_waits(self, incarnation: str, version: int) -> None:
         """Wake the waits for this version or an earlier one, and those for another incarnation."""

@@ -1,18 +1,20 @@
 """Reads of a projection that include the writes that a consistency token names.
 
 How it works. A token names streams and their versions. Of these, only the streams that the projection
-consumes matter; each belongs to a view whose hash stores the version that it includes. One pipeline reads
-those versions first and the requested data behind them, so the data is at least as new as the versions.
-While a version is too low, the call waits until that view has reached it (`AwaitedVersions`), and repeats the
-pipeline. Waiting calls are bounded in time and number (`runtime.grpc.waits`). A view that is parked for good
-reaches no further version by itself, so nobody waits for it. The caught-up marker names the incarnation of
-the database that the projection follows; a token of another one cannot be satisfied.
+consumes matter, and those that its views include by way of them (`View.includes`). Each belongs to a view
+whose hash stores the version that it includes. One pipeline reads those versions first and the requested
+data behind them, so the data is at least as new as the versions. While a version is too low, the call waits
+until that view has reached it (`AwaitedVersions`), and repeats the pipeline. Waiting calls are bounded in
+time and number (`runtime.grpc.waits`). A view that is parked for good reaches no further version by itself,
+so nobody waits for it. The caught-up marker names the incarnation of the database that the projection
+follows; a token of another one cannot be satisfied.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
-from diptych.consistency.v1.consistency_pb2 import StreamVersion, Token
+from diptych.consistency.v1.consistency_pb2 import Token
 
 from contracts import streams
 from query_server.awaited_versions import AwaitedVersions
@@ -52,7 +54,9 @@ _decode_parked = msgspec.json.Decoder(ParkedRecord).decode
 class MissingVersion(msgspec.Struct, frozen=True):
     """A version that a view has not reached."""
 
-    stream: str
+    view_id: str
+    column: str
+    """The column of the version."""
     version: int
     parked: ParkedRecord | None
     """If the view is parked."""
@@ -107,9 +111,9 @@ class Freshness:
         """
         content = self.tokens.read_consistency_token(token)
         required = [
-            stream
-            for stream in content.streams
-            if streams.stream_type(stream.stream) in self._views.view.source_streams
+            (streams.aggregate_id(each.stream), column, each.version)
+            for each in content.streams
+            if (column := self._views.view.find_version_column(streams.stream_type(each.stream)))
         ]
         views = views or self._views
         missing, replies = await self._try_read(views, content, required, commands)
@@ -120,7 +124,7 @@ class Freshness:
         with self._waits.begin(deadline) as wait:
             while missing is not None:
                 woken = await self._awaited_versions.wait_for(
-                    streams.aggregate_id(missing.stream), missing.version, content.incarnation, wait
+                    (missing.view_id, missing.column), missing.version, content.incarnation, wait
                 )
                 if woken is Woken.TIME_UP:
                     text = "the view does not include the token's command yet"
@@ -136,19 +140,25 @@ class Freshness:
         self,
         views: ViewReader,
         token: Token,
-        required: list[StreamVersion],
+        required: Sequence[tuple[str, str, int]],
         commands: tuple[Command, ...],
     ) -> tuple[MissingVersion | None, list[Any]]:
-        """Return the first required version that is not reached, None if all are, and the replies."""
+        """Return the first required version that is not reached, None if all are, and the replies.
+
+        Args:
+            views: the reader of the answer.
+            token: the consistency token.
+            required: view ids with the columns and values of the versions to reach.
+            commands: the reads.
+        """
         views.age.restart()
-        version_reads = [views.version_command(streams.aggregate_id(stream.stream)) for stream in required]
+        version_reads = [views.version_command(view_id, column) for view_id, column, _ in required]
         incarnation, replies = await views.read_while_ready(*version_reads, *commands)
         if incarnation < token.incarnation:  # the projectors do not follow the restored database yet
             raise views.rebuilding_error()
         if incarnation > token.incarnation:
             raise RpcError("TOKEN_OUTDATED", "the token is from before the database was restored")
-        for stream, (version, parked) in zip(required, replies, strict=False):
-            view_id = streams.aggregate_id(stream.stream)
-            if views.parse_version(view_id, version) < stream.version:
-                return MissingVersion(stream.stream, stream.version, ParkedRecord.parse(parked)), []
+        for (view_id, column, needed), (version, parked) in zip(required, replies, strict=False):
+            if views.parse_version(view_id, version) < needed:
+                return MissingVersion(view_id, column, needed, ParkedRecord.parse(parked)), []
         return None, replies[len(required) :]

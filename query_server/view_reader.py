@@ -341,6 +341,11 @@ class ViewReader:
         """Return the command that reads a serialised view; `select_data` takes its reply."""
         return ("HMGET", self.view.key(view_id), "data", "parked")
 
-    def version_command(self, view_id: str) -> Command:
-        """Return the command that reads a view's version, and the record of its parked aggregate."""
-        return ("HMGET", self.view.key(view_id), "version", "parked")
+    def version_command(self, view_id: str, column: str = "version") -> Command:
+        """Return the command that reads a view's version, and the record of its parked aggregate.
+
+        Args:
+            view_id: the view's id.
+            column: `View.find_version_column`.
+        """
+        return ("HMGET", self.view.key(view_id), column, "parked")

@@ -1,10 +1,12 @@
-"""Fulfilment: the saga that brings an order to its end; it has no aggregates of its own."""
+"""Fulfilment: the saga that brings an order to its end, and the record of its progress."""
 
 from contracts.manifest import Manifest
 
 MANIFEST = Manifest(
     "fulfilment",
+    commands="command_server.contexts.fulfilment",
+    projections="projector.projections.fulfilment",
+    queries="query_server.contexts.fulfilment",
     sagas="process_manager.sagas.fulfilment",
-    saga_queries="process_manager.sagas.fulfilment.queries",
     verification="operations.verify.checks.fulfilment",
 )

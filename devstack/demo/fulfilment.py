@@ -91,14 +91,13 @@ class FulfilmentDemo:
         token = stack.token(*SCOPES)
         self._write = aio.connect(stack.settings.command_address, token=token)
         self._read = aio.connect(stack.settings.query_address, token=token)
-        self._read_sagas = aio.connect(self._manager.address, token=token)
         self._ordering: Any = CommandServiceStub(self._write.channel)
         self._inventory: Any = InventoryStub(self._write.channel)
         self._banking: Any = BankingStub(self._write.channel)
         self._catalogue: Any = CatalogueQueriesStub(self._read.channel)
         self._stock: Any = InventoryQueriesStub(self._read.channel)
         self._accounts: Any = BankingQueriesStub(self._read.channel)
-        self._fulfilments: Any = FulfilmentStub(self._read_sagas.channel)
+        self._fulfilments: Any = FulfilmentStub(self._read.channel)
 
     async def run(self) -> None:
         """Run all steps.
@@ -106,7 +105,7 @@ class FulfilmentDemo:
         Raises:
             UnexpectedResult, Rejection, OutcomeUnknown: a step had another result.
         """
-        async with self._write, self._read, self._read_sagas:
+        async with self._write, self._read:
             print_step("Receive stock, and pay money into accounts")
             await self._supply()
             print_step("Start the process manager; it receives the earlier orders first")
@@ -118,7 +117,7 @@ class FulfilmentDemo:
             print_step("Place ten orders at quoted prices; some lack stock or money, one is suspicious")
             orders = [await self._place(case) for case in EXPECTED_ORDERS]
             await self._show(orders)
-            print_step("Approve the suspicious order; show its steps")
+            print_step("Approve the suspicious order, and watch its fulfilment")
             await self._approve(orders[SUSPICIOUS])
             print_step("Ship an order, and cancel another")
             await self._ship_and_cancel(orders[SHIPPED], orders[CANCELLED])
@@ -208,15 +207,17 @@ class FulfilmentDemo:
     async def _approve(self, order_id: str) -> None:
         approval = ordering.ApproveOrderRequest(order_id=order_id)
         await self._write.send(self._ordering.ApproveOrder, approval)
-        view = await self._wait_for(order_id, "CONFIRMED")
-        for step in view.steps:
-            duration = step.answer_time.ToNanoseconds() - step.decide_time.ToNanoseconds()
-            print_line(
-                f"{step.name:14} {step.outcome:4} {duration / 1e6:7.1f} ms  {step.method.rpartition('/')[2]}"
-            )
-        names = [step.name.partition("-")[0] for step in view.steps]
-        expected = ["assess", "hold_order", "reserve", "hold_money", "firm_stock", "firm_money", "confirm"]
-        check(sorted(names) == sorted(expected), "each step once", names)
+        view = await self._watch_until_confirmed(order_id)
+        check(bool(view.reservation_id and view.hold_id), "stock and money are firm", view)
+
+    async def _watch_until_confirmed(self, order_id: str) -> Fulfilment:
+        request = fulfilment.WatchFulfilmentRequest(order_id=order_id)
+        async for response in self._read.watch(self._fulfilments.WatchFulfilment, request):
+            view: Fulfilment = response.fulfilment
+            print_line(f"{Fulfilment.State.Name(view.state).removeprefix('STATE_'):10} {view.waiting_for}")
+            if view.state == Fulfilment.STATE_CONFIRMED:
+                return view
+        raise UnexpectedResult("the watch ended")
 
     async def _ship_and_cancel(self, shipped: str, cancelled: str) -> None:
         shipping = ordering.ShipOrderRequest(order_id=shipped, carrier="Swift", tracking_code="S-18")
@@ -225,7 +226,8 @@ class FulfilmentDemo:
         await self._write.send(self._ordering.CancelOrder, cancelling)
         for order_id, state in ((shipped, "FULFILLED"), (cancelled, "CANCELLED")):
             view = await self._wait_for(order_id, state)
-            print_line(f"{order_id:36}  {state:10} {', '.join(step.name for step in view.steps[-2:])}")
+            seconds = view.state_start_time.ToNanoseconds() - view.begin_time.ToNanoseconds()
+            print_line(f"{order_id:36}  {state:10} {seconds / 1e9:5.1f} s after it was placed")
         print_check("goods and money have left, or are free again")
 
     async def _check_levels(self) -> None:
@@ -253,20 +255,19 @@ class FulfilmentDemo:
         return balances
 
     async def _wait_for(self, order_id: str, state: str) -> Fulfilment:
-        """Return an order's fulfilment once it is in this state without a step in progress."""
+        """Return an order's fulfilment once it is in this state."""
         view = Fulfilment()
 
         async def read_status() -> str:
             nonlocal view
             try:
                 request = fulfilment.GetFulfilmentRequest(order_id=order_id)
-                view = (await self._read_sagas.query(self._fulfilments.GetFulfilment, request)).fulfilment
+                view = (await self._read.query(self._fulfilments.GetFulfilment, request)).fulfilment
             except Rejection as rejection:
                 if rejection.code != grpc.StatusCode.NOT_FOUND:
                     raise
                 return "unknown"
-            in_progress = any(not step.outcome for step in view.steps)
-            return Fulfilment.State.Name(view.state).removeprefix("STATE_") + ("..." if in_progress else "")
+            return Fulfilment.State.Name(view.state).removeprefix("STATE_")
 
         if (status := await poll(read_status, state)) != state:
             raise UnexpectedResult(f"order {order_id} is not {state}, but {status}: {view}")

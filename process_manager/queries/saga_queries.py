@@ -1,4 +1,4 @@
-"""Queries about sagas with consistency tokens and page tokens, the common part of all QueryServices here."""
+"""Queries about sagas with consistency tokens and page tokens."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager

@@ -8,7 +8,6 @@ from typing import Any
 
 import grpc
 import pytest
-from diptych.fulfilment.v1 import query_service_pb2 as fulfilment
 from diptych.sagas.v1 import query_service_pb2 as sagas
 from diptych_client import Rejection
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
@@ -31,11 +30,7 @@ from tests.support.harness.rpc_failure import read_failure
 SERVICES = [service for context in COMMANDS for service in context.services]
 SERVICES += [context.service for context in QUERIES]
 METHODS: list[MethodDescriptor] = [method for service in SERVICES for method in service.methods]
-ELSEWHERE: list[MethodDescriptor] = [
-    method
-    for protocol in (fulfilment, sagas)
-    for method in protocol.DESCRIPTOR.services_by_name["QueryService"].methods
-]
+ELSEWHERE: list[MethodDescriptor] = list(sagas.DESCRIPTOR.services_by_name["QueryService"].methods)
 """Methods of the process manager, which test_fulfilment.py runs."""
 CLEAR = {
     "OK",

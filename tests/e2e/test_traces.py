@@ -104,7 +104,7 @@ async def test_the_releases_have_the_cause_of_the_cancellation(
         assert row["causation_id"] == f"ordering.order.{order_id}@{version}"
         assert row["traceparent"][3:35] == cancelling
     for row in rows:
-        if not row["step"].startswith("release"):
+        if not row["step"].startswith(("release", "record")):
             assert (row["correlation_id"], row["traceparent"][3:35]) == ("alices", placing)
     sent = await collector.span(
         lambda span: (
@@ -145,7 +145,7 @@ async def test_the_trace_of_an_order_leads_to_its_views_and_to_the_end_of_its_sa
         span for span in spans if span.service == "process_manager" and "diptych.step" in span.attributes
     ]
     steps = {span.attributes["diptych.step"].partition("-")[0] for span in calls}
-    assert steps == {"assess", "reserve", "hold_money", "firm_stock", "firm_money", "confirm"}
+    assert steps == {"assess", "reserve", "hold_money", "firm_stock", "firm_money", "confirm", "record"}
     assert {span.attributes["diptych.outcome"] for span in calls} == {"OK"}
     served = {span.parent for span in spans if span.service == "command_server" and span.kind == "SERVER"}
     assert served == {place.parent, *(span.id for span in calls)}

@@ -8,8 +8,8 @@ from typing import Any
 
 import grpc
 import pytest
-from diptych.fulfilment.v1 import query_service_pb2 as queries
-from diptych.fulfilment.v1.query_service_pb2_grpc import QueryServiceStub
+from diptych.sagas.v1 import query_service_pb2 as queries
+from diptych.sagas.v1.query_service_pb2_grpc import QueryServiceStub
 
 from devstack.stack import Stack
 from devstack.stack_kinds import temporary_stack
@@ -19,6 +19,7 @@ from tests.support.harness.rpc_failure import reason_of
 from tests.support.harness.shop import Shop, order_of
 from tests.support.harness.waiting import until
 
+SAGA = "fulfilment.fulfilment"
 CALLS, READS, MAX_WAITS = 500, 50, 250
 AWAY = 4.0
 """Seconds for which the relay stands still."""
@@ -43,11 +44,11 @@ async def test_waiting_queries_end_in_time_and_slow_no_other_caller(stack: Stack
 
         async def get(channel: grpc.aio.Channel, order_id: str, token: str, seconds: float) -> str:
             subject = "eve" if channel is eves else "ada"
-            metadata = (("authorization", f"Bearer {stack.token('fulfilment.read', subject=subject)}"),)
+            metadata = (("authorization", f"Bearer {stack.token('sagas.read', subject=subject)}"),)
             stub: Any = QueryServiceStub(channel)
-            request = queries.GetFulfilmentRequest(order_id=order_id, at_least_as_fresh=token)
+            request = queries.GetSagaRequest(saga=SAGA, id=order_id, at_least_as_fresh=token)
             try:
-                await stub.GetFulfilment(request, metadata=metadata, timeout=seconds)
+                await stub.GetSaga(request, metadata=metadata, timeout=seconds)
             except grpc.aio.AioRpcError as error:
                 return reason_of(error) or error.code().name
             return "OK"
@@ -85,13 +86,13 @@ async def test_waiting_queries_end_in_time_and_slow_no_other_caller(stack: Stack
 @pytest.mark.long
 async def test_answers_say_how_old_they_are_while_the_relay_is_away(stack: Stack) -> None:
     shop, relay = Shop(stack), stack.of(RELAY)[0]
-    metadata = (("authorization", f"Bearer {stack.token('fulfilment.read', subject='ada')}"),)
+    metadata = (("authorization", f"Bearer {stack.token('sagas.read', subject='ada')}"),)
     async with grpc.aio.insecure_channel(stack.of(PROCESS_MANAGER)[0].address) as channel:
         stub: Any = QueryServiceStub(channel)
 
         async def read_bound(order_id: str) -> int:
             """Return the bound in milliseconds of an answer, which may be an error; 0 for none."""
-            call = stub.GetFulfilment(queries.GetFulfilmentRequest(order_id=order_id), metadata=metadata)
+            call = stub.GetSaga(queries.GetSagaRequest(saga=SAGA, id=order_id), metadata=metadata)
             with suppress(grpc.aio.AioRpcError):
                 await call
             return int(dict(await call.trailing_metadata() or ()).get("diptych-staleness-ms", 0))

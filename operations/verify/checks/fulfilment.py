@@ -1,6 +1,7 @@
 """The effects of fulfilments, taken from the events of orders, reservations and holds.
 
-A confirmed order has its stock and its money, once; a rejected or cancelled order has neither.
+A confirmed order has its stock and its money, once; a rejected or cancelled order has neither. The last
+record of a fulfilment's progress says what its saga says.
 """
 
 from collections import Counter
@@ -14,12 +15,14 @@ from diptych.inventory.v1.types_pb2 import Reservation
 from diptych.ordering.v1.types_pb2 import Order
 from google.protobuf.message import DecodeError
 
+from operations.verify.checks import fulfilment_record
 from operations.verify.checks.saga_effects import EffectsCheck, fold_streams, read_accepted_steps
 from operations.verify.model import Aggregate, Problem, SagaSpec
 from operations.verify.sources import PostgresReader
 
 SAGA = "fulfilment.fulfilment"
-NEEDED_STREAMS = frozenset({"ordering.order", "inventory.reservation", "banking.hold"})
+RECORD = "fulfilment.fulfilment"
+NEEDED_STREAMS = frozenset({"ordering.order", "inventory.reservation", "banking.hold", RECORD})
 RESTING_STATES: Mapping[str, tuple[Collection[str], str, str]] = {
     "CONFIRMED": (("CONFIRMED",), "FIRM", "FIRM"),
     "FULFILLED": (("SHIPPED", "DELIVERED"), "COMMITTED", "CAPTURED"),
@@ -43,7 +46,11 @@ async def _check_page(
 ) -> list[Problem]:
     steps = await read_accepted_steps(postgres, SAGA, fulfilments)
     effects = {row.id: Effects(steps[row.id]) for row in fulfilments}
-    names = [name for row in fulfilments for name in (f"ordering.order.{row.id}", *effects[row.id].streams)]
+    names = [
+        name
+        for row in fulfilments
+        for name in (f"ordering.order.{row.id}", f"{RECORD}.{row.id}", *effects[row.id].streams)
+    ]
     views = await fold_streams(postgres, aggregates, names)
     return [
         Problem("sagas", f"saga {SAGA} {row.id}", text)
@@ -84,6 +91,9 @@ def _compare(id_: str, status: str, effects: Effects, views: Mapping[str, Any]) 
         yield f"the requests of {effects.unreadable} steps cannot be read"
         return
     order_states, reservation_state, hold_state = RESTING_STATES[status]
+    record = views.get(f"{RECORD}.{id_}")  # none of an instance that an earlier release has ended
+    if record is not None and (recorded := _get_state(record)) != status:
+        yield f"is {status}, but was last recorded as {recorded}"
     order = views.get(f"ordering.order.{id_}")
     if order is None:
         return  # the checks of its stream report that
@@ -134,7 +144,7 @@ def _count_pieces(lines: Iterator[tuple[Any, str]]) -> Counter[tuple[str, str]]:
     return pieces
 
 
-AGGREGATES: Sequence[Aggregate] = ()
+AGGREGATES = fulfilment_record.AGGREGATES
 ASSESSMENTS = {"ordering.customer_activity": lambda message: str(getattr(message, "order_id", ""))}
 CHECK = EffectsCheck(SAGA, RESTING_STATES, NEEDED_STREAMS, _check_page)
 SAGAS = (SagaSpec(SAGA, "ordering.order", CHECK.run, keys=ASSESSMENTS),)

@@ -3,7 +3,7 @@
 The saga is a plan over facts. Each input changes the facts (facts.py), and the next steps follow from the
 facts alone (plan.py), so the saga does not depend on the order in which events, replies and timers arrive.
 Before shipping, a failure is compensated: the steps taken are undone in reverse. From then on, steps are
-tried until they succeed.
+tried until they succeed. Its progress is recorded beside that (progress.py).
 """
 
 from collections.abc import Sequence
@@ -13,9 +13,10 @@ from diptych.ordering.v1.events_pb2 import OrderAssessed
 from msgspec.structs import replace
 
 from contracts.events.ordering import EVENTS
-from process_manager.saga import Input, Reaction, Saga, SagaStatus, Timer
+from process_manager.saga import Input, Reaction, Saga, SagaStatus, StepRejected, StepSucceeded, Timer
 from process_manager.sagas.fulfilment.facts import Fulfilment, apply_input
 from process_manager.sagas.fulfilment.plan import compensate, plan
+from process_manager.sagas.fulfilment.progress import RECORD, record
 from process_manager.sagas.fulfilment.requests import REQUESTS
 from process_manager.subscriptions import Subscription
 
@@ -30,6 +31,8 @@ DEADLINE = "deadline"
 
 def react(fulfilment: Fulfilment, input_: Input) -> Reaction[Fulfilment]:
     previous_status = fulfilment.order_status
+    if isinstance(input_, StepSucceeded | StepRejected) and input_.step.startswith(f"{RECORD}-"):
+        return Reaction(fulfilment)
     fulfilment, steps = plan(apply_input(fulfilment, input_), input_.at)
     if steps:
         names = tuple(send.step for send in steps)
@@ -38,7 +41,9 @@ def react(fulfilment: Fulfilment, input_: Input) -> Reaction[Fulfilment]:
             pending_steps=(*fulfilment.pending_steps, *names),
             sent_at_version=fulfilment.order_version,
         )
-    return Reaction(fulfilment, steps, _set_timers(previous_status, fulfilment.order_status, input_.at))
+    fulfilment, records = record(fulfilment, describe_status(fulfilment))
+    timers = _set_timers(previous_status, fulfilment.order_status, input_.at)
+    return Reaction(fulfilment, [*steps, *records], timers)
 
 
 def _set_timers(previous_status: str, order_status: str, at: datetime) -> Sequence[Timer]:

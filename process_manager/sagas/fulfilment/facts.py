@@ -103,6 +103,10 @@ class Fulfilment(Struct, frozen=True):
     sent_at_version: int = 0
     """`order_version` when steps were last sent."""
     refunded: bool = False
+    records: int = 0
+    """The number of records of the progress that were sent."""
+    recorded: str = ""
+    """Digest of the last one."""
     restocked: int = 0
     """Number of entries of `quantities` that are back in stock after the order was returned."""
     blocked_reason: str = ""

@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 from uuid import UUID, uuid5
 
 from diptych.banking.v1 import command_service_pb2 as banking
+from diptych.fulfilment.v1.command_service_pb2 import RecordFulfilmentRequest
 from diptych.inventory.v1 import command_service_pb2 as inventory
 from diptych.inventory.v1.types_pb2 import RECEIPT_REASON_RETURN, ReservationLine
 from diptych.ordering.v1 import command_service_pb2 as ordering
@@ -30,8 +31,9 @@ REQUESTS: tuple[type[Message], ...] = (
     banking.ReleaseHoldRequest,
     banking.CaptureHoldRequest,
     banking.PayRefundRequest,
+    RecordFulfilmentRequest,
 )
-"""The types of all requests below."""
+"""The types of all requests below, and of the records of progress.py."""
 CLAIM_LIFETIME = timedelta(hours=1)
 """Time until the deadline of a reservation or hold; longer than the time allowed for confirming an order."""
 MAX_REASON_LENGTH = 500

@@ -118,7 +118,8 @@ async def test_an_order_in_another_state_than_its_fulfilment(copy: Copy) -> None
     order = copy.orders["REJECTED"]
     await copy.sql("UPDATE sagas SET status = 'CANCELLED' WHERE id = $1", order)
     assert await copy.find_problems() == [
-        f"saga fulfilment.fulfilment {order}: is CANCELLED, but its order is REJECTED"
+        f"saga fulfilment.fulfilment {order}: is CANCELLED, but its order is REJECTED",
+        f"saga fulfilment.fulfilment {order}: is CANCELLED, but was last recorded as REJECTED",
     ]
 
 

@@ -1,6 +1,7 @@
 """A response to `at_least_as_fresh` includes that write, or it is an error."""
 
 import asyncio
+from dataclasses import replace
 from time import monotonic
 from typing import Any
 from uuid import UUID
@@ -71,6 +72,20 @@ async def test_a_read_by_key_waits_for_a_view_that_does_not_exist_yet(model: Rea
     await asyncio.sleep(0.01)
     await model.put(cheque("c-1"))
     assert (await reading).version == 1
+
+
+async def test_a_read_waits_for_the_event_of_another_stream_that_the_view_includes(model: ReadModel) -> None:
+    view = replace(model.projections.view, includes=(("ledger.account", "account_version"),))
+    including = replace(model, projections=replace(model.projections, view=view))
+    token = mint_token(INCARNATION, {"ledger.account.c-1": 4, "ledger.other.c-1": 9})
+    await model.put(cheque("c-1", version=8))
+    reading = asyncio.create_task(read_cheque(including, token))
+    for version in (3, 4):
+        assert not reading.done()
+        await model.redis.hset(view.key("c-1"), "account_version", str(version))
+        await asyncio.sleep(0.03)
+    assert (await reading).version == 8
+    assert (await read_cheque(model, token, remaining=0.0)).version == 8
 
 
 async def test_every_stream_of_the_token_is_waited_for(model: ReadModel) -> None:

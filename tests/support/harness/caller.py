@@ -15,12 +15,9 @@ from devstack.stack import Stack
 from operations.processes import COMMAND_SERVER, OPERATIONS_SERVER, PROCESS_MANAGER, QUERY_SERVER
 from runtime.codec import message_class
 from tests.support.harness.bearer import bearer
-from tests.support.harness.contexts import MANIFESTS
 from tests.support.harness.rpc_failure import reason_of
 
 SAGA_QUERIES = "queries of sagas"
-SAGA_QUERY_CONTEXTS = {"sagas", *(manifest.name for manifest in MANIFESTS if manifest.saga_queries)}
-"""The contexts whose queries the process manager answers: those of all sagas, and those of single ones."""
 
 
 class Caller:
@@ -77,7 +74,7 @@ class Caller:
         """Return the key in `_next` of the servers of a service."""
         context = context_of(service.full_name)
         if service.name == "QueryService":
-            return SAGA_QUERIES if context in SAGA_QUERY_CONTEXTS else service.name
+            return SAGA_QUERIES if context == "sagas" else service.name
         return context if context in self._next else service.name
 
     async def execute(self, request: Any) -> Receipt:

@@ -75,7 +75,7 @@ async def trace_order(stack: Stack, collector: Collector) -> Sequence[Span]:
             (span.service, span.attributes["messaging.message.id"].partition(".")[0])
             for span in spans
             if span.attributes.get("messaging.message.id", "").endswith("@2")
-            if span.kind == "CONSUMER"
+            if span.kind == "CONSUMER" and "fulfilment." not in span.attributes["messaging.message.id"]
         )
         return received == CONFIRMED and len(list_roots(spans)) == 1
 

@@ -17,6 +17,7 @@ from diptych.inventory.v1 import query_service_pb2 as inventory_queries
 from diptych.inventory.v1.types_pb2 import RECEIPT_REASON_OPENING, ReservationLine
 from diptych.ordering.v1 import command_service_pb2 as ordering
 from diptych.ordering.v1.query_service_pb2 import WatchOrderRequest
+from diptych.sagas.v1.query_service_pb2 import GetSagaRequest
 from google.type.money_pb2 import Money
 
 from devstack.stack import Stack
@@ -32,6 +33,8 @@ SCOPES = (
 )
 PRICE = 30
 """The total of an order of three pieces, in whole euros."""
+
+SAGA = "fulfilment.fulfilment"
 
 
 class Trade:
@@ -153,17 +156,37 @@ class Trade:
         await self.caller.execute(ordering.ReturnOrderRequest(order_id=order_id, reason="broken"))
 
     async def get_fulfilment(self, order_id: str) -> Fulfilment | None:
-        """Return a fulfilment; None while its process manager is unavailable."""
+        """Return a fulfilment; None before it is recorded, and while its view is behind."""
         request = fulfilment.GetFulfilmentRequest(
             order_id=order_id, at_least_as_fresh=self._tokens.get(order_id, "")
         )
         try:
             response = await self.caller.query(request)
         except grpc.aio.AioRpcError as error:
-            assert error.code() == grpc.StatusCode.UNAVAILABLE, error
+            assert error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND), error
             return None
         result: Fulfilment = response.fulfilment
         return result
+
+    async def get_fulfilment_of(self, order_id: str) -> Fulfilment:
+        """Return a fulfilment that includes the order's command, as soon as the view is not behind it."""
+        request = fulfilment.GetFulfilmentRequest(order_id=order_id, at_least_as_fresh=self._tokens[order_id])
+        while True:
+            try:
+                result: Fulfilment = (await self.caller.query(request)).fulfilment
+            except grpc.aio.AioRpcError as error:
+                assert reason_of(error) == "VIEW_BEHIND", error
+            else:
+                return result
+
+    async def has_pending_steps(self, order_id: str) -> bool:
+        """Return whether steps of an order's saga are unanswered, or its process manager is unavailable."""
+        try:
+            saga = (await self.caller.query(GetSagaRequest(saga=SAGA, id=order_id))).saga
+        except grpc.aio.AioRpcError as error:
+            assert error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND), error
+            return True
+        return not all(step.outcome for step in saga.steps)
 
     async def wait_for_state(self, order_id: str, *states: str) -> str:
         """Wait until a fulfilment is in one of these states without a pending step; return the state."""
@@ -173,7 +196,7 @@ class Trade:
             nonlocal state
             result = await self.get_fulfilment(order_id)
             state = Fulfilment.State.Name(result.state).removeprefix("STATE_") if result else ""
-            return result is not None and state in states and all(step.outcome for step in result.steps)
+            return result is not None and state in states and not await self.has_pending_steps(order_id)
 
         await until(is_in_state, 60)
         return state

@@ -1,6 +1,8 @@
 """Simulates the fulfilment of one order in memory: the real saga on the real rules of the contexts."""
 
-from command_server.contexts import banking, inventory, ordering
+from typing import Any
+
+from command_server.contexts import banking, fulfilment, inventory, ordering
 from command_server.contexts.banking.domain.messages import Deposit, OpenAccount
 from command_server.contexts.inventory.domain.messages import ReceiptReason, ReceiveStock, RegisterProduct
 from command_server.contexts.inventory.domain.stock import stock_stream
@@ -11,7 +13,7 @@ from process_manager.groups.instance import Instance
 from process_manager.sagas.fulfilment import FULFILMENT
 from tests.support.builders.orders import OWN_PRICES
 
-CONTEXTS = (ordering.CONTEXT, inventory.CONTEXT, banking.CONTEXT)
+CONTEXTS = (ordering.CONTEXT, inventory.CONTEXT, banking.CONTEXT, fulfilment.CONTEXT)
 ORDER = "ordering.order.o-1"
 ACTIVITY = "ordering.customer_activity.ada"
 HOME = orders.ShippingAddress("Ada", ("Main Street 1",), "10115", "Berlin", "DE")
@@ -21,7 +23,7 @@ class Simulation(SagaSimulation):
     """The order o-1, its saga instance, and the product and account that the order needs."""
 
     def __init__(self, *, stock: int = 10, money: int = 100, price: int = 10) -> None:
-        super().__init__([FULFILMENT], CONTEXTS)
+        super().__init__([FULFILMENT], CONTEXTS, answered_at_once=("record",))
         self.price = price
         self.supplied = (stock, money)
         """The pieces of tea and the money that came in."""
@@ -47,6 +49,10 @@ class Simulation(SagaSimulation):
         """Answer steps and deliver assessments, but no events of orders, until this step is the next one."""
         while not self.pending or self.pending[0].name != step:
             assert self.deliver_event(stream=ACTIVITY) or self.answer_step()
+
+    @property
+    def last_order_event(self) -> Any:
+        return [event for name, event in self.world.history if name == ORDER][-1]
 
     def supply(self) -> None:
         """Bring in what an order may lack."""

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from itertools import combinations
 
 import pytest
-from diptych.fulfilment.v1 import query_service_pb2 as fulfilment
 from diptych.sagas.v1 import query_service_pb2 as sagas
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, ServiceDescriptor
 
@@ -17,7 +16,7 @@ from tests.support.ledger.queries import CONTEXT as LEDGER
 
 SERVICES: list[ServiceDescriptor] = [
     *(context.service for context in (*QUERY_CONTEXTS, LEDGER)),
-    *(file.DESCRIPTOR.services_by_name["QueryService"] for file in (fulfilment, sagas)),
+    sagas.DESCRIPTOR.services_by_name["QueryService"],
 ]
 BOUNDS = {
     "acme.ledger.v1.Cheque.endorsers": "the ledger's rules: MAX_ENDORSEMENTS",
@@ -34,7 +33,7 @@ BOUNDS = {
     "diptych.catalogue.v1.SuggestProductsResponse.suggestions": "the number in its request",
     "diptych.customers.v1.Customer.addresses": "the customer's rules: MAX_ADDRESSES",
     "diptych.customers.v1.PostalAddress.address_lines": "its field rules",
-    "diptych.fulfilment.v1.Fulfilment.steps": "SagaQueries.select_latest",
+    "diptych.fulfilment.v1.Fulfilment.steps": "deprecated, and never set",
     "diptych.inventory.v1.GetStockResponse.expected": "the days on which its warehouses expect a sku",
     "diptych.inventory.v1.GetStockResponse.stocks": "the product's rules: MAX_WAREHOUSES",
     "diptych.inventory.v1.Product.warehouse_ids": "the product's rules: MAX_WAREHOUSES",

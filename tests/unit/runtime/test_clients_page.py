@@ -25,7 +25,7 @@ def read_table(heading: str) -> list[list[str]]:
 
 def test_the_addresses_are_the_defaults_of_their_settings() -> None:
     rows = read_table("services")
-    assert len(rows) == 4
+    assert len(rows) == 3
     for _, _, setting, address in rows:
         field = setting.removeprefix("DIPTYCH_").lower()
         assert Settings.model_fields[field].default == address

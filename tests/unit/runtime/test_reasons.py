@@ -16,13 +16,13 @@ LISTED = {row[0].strip("`"): row[1].strip("`") for row in ROWS if re.fullmatch(f
 RULE_STATUSES = (StatusCode.FAILED_PRECONDITION, StatusCode.NOT_FOUND, StatusCode.ALREADY_EXISTS)
 """The statuses of rules, in the order of the columns of their table."""
 SOURCES = {
-    "ordering": ("command_server/contexts/ordering", "query_server/contexts/ordering.py"),
+    "ordering": ("command_server/contexts/ordering", "query_server/contexts/ordering"),
     "inventory": ("command_server/contexts/inventory", "query_server/contexts/inventory.py"),
     "banking": ("command_server/contexts/banking", "query_server/contexts/banking.py"),
     "catalogue": ("command_server/contexts/catalogue", "query_server/contexts/catalogue"),
     "customers": ("command_server/contexts/customers", "query_server/contexts/customers.py"),
     "ticketing": ("command_server/contexts/ticketing", "query_server/contexts/ticketing.py"),
-    "fulfilment": ("process_manager/sagas/fulfilment/queries.py",),
+    "fulfilment": ("command_server/contexts/fulfilment", "query_server/contexts/fulfilment.py"),
     "sagas": ("process_manager/queries/query_service.py", "process_manager/queries/saga_queries.py"),
     "operations": ("operations_server",),
     "any": ("command_server/kernel",),

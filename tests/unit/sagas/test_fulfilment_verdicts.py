@@ -128,7 +128,7 @@ def test_an_operators_reason_outlives_an_approval_but_a_time_does_not() -> None:
     simulation.execute(orders.HoldOrder("o-1", "let me see"), APPROVE)
     simulation.settle()
     assert simulation.order_status == "REJECTED"
-    assert simulation.world.history[-1][1].reason == "enough"
+    assert simulation.last_order_event.reason == "enough"
 
 
 def test_a_cancelled_order_that_was_confirmed_without_goods_unwinds_without_an_operator() -> None:

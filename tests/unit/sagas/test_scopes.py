@@ -19,10 +19,11 @@ def test_the_scopes_follow_from_the_declared_requests() -> None:
     assert required_scopes([]) == ()
 
 
-def test_a_fulfilment_needs_seven_scopes() -> None:
+def test_a_fulfilment_needs_eight_scopes() -> None:
     assert required_scopes([FULFILMENT]) == (
         "banking.hold",
         "banking.write",
+        "fulfilment.record",
         "inventory.reserve",
         "inventory.write",
         "ordering.read",

@@ -30,7 +30,7 @@ class GetFulfilmentRequest(_message.Message):
     order_id: _builtins.str
     """The order's id."""
     at_least_as_fresh: _builtins.str
-    """Consistency token of an order command that the fulfilment must have processed; empty for none."""
+    """Consistency token of the commands that the response must include; empty for none."""
     def __init__(
         self,
         *,
@@ -88,7 +88,7 @@ class ListFulfilmentsRequest(_message.Message):
     page_token: _builtins.str
     """The `next_page_token` of the previous page, for the same request; empty for the first page."""
     at_least_as_fresh: _builtins.str
-    """Consistency token of an order command that the fulfilments must have processed; empty for none."""
+    """Consistency token of the commands that the response must include; empty for none."""
     def __init__(
         self,
         *,
@@ -132,3 +132,63 @@ class ListFulfilmentsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListFulfilmentsResponse: _TypeAlias = ListFulfilmentsResponse  # noqa: Y015
+
+@_typing.final
+class WatchFulfilmentRequest(_message.Message):
+    """Request message for `WatchFulfilment`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    AT_LEAST_AS_FRESH_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order's id."""
+    resume_token: _builtins.str
+    """The `resume_token` of the last response that the caller received; empty to start. A state that the caller
+    already has is not sent again.
+    """
+    at_least_as_fresh: _builtins.str
+    """Consistency token of the commands that the first response must include; empty for none."""
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        resume_token: _builtins.str = ...,
+        at_least_as_fresh: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least_as_fresh", b"at_least_as_fresh", "order_id", b"order_id", "resume_token", b"resume_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchFulfilmentRequest: _TypeAlias = WatchFulfilmentRequest  # noqa: Y015
+
+@_typing.final
+class WatchFulfilmentResponse(_message.Message):
+    """Response message for `WatchFulfilment`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FULFILMENT_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """Token to resume the stream after this response."""
+    @_builtins.property
+    def fulfilment(self) -> _types_pb2.Fulfilment:
+        """The fulfilment."""
+
+    def __init__(
+        self,
+        *,
+        fulfilment: _types_pb2.Fulfilment | None = ...,
+        resume_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fulfilment", b"fulfilment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fulfilment", b"fulfilment", "resume_token", b"resume_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchFulfilmentResponse: _TypeAlias = WatchFulfilmentResponse  # noqa: Y015

@@ -26,9 +26,9 @@ if _version_not_supported:
 
 
 class QueryServiceStub:
-    """Reads the progress of fulfilments. The process manager serves these methods from its own tables, so a
-    response is the saga's current state. There are no commands: order events and step replies drive a
-    fulfilment.
+    """Reads the progress of fulfilments. `at_least_as_fresh`, page tokens and resume tokens work as in
+    `diptych.ordering.v1.QueryService`. A token of an order command is included once the fulfilment has processed
+    the order's event.
     """
 
     def __init__(self, channel):
@@ -47,16 +47,21 @@ class QueryServiceStub:
                 request_serializer=diptych_dot_fulfilment_dot_v1_dot_query__service__pb2.ListFulfilmentsRequest.SerializeToString,
                 response_deserializer=diptych_dot_fulfilment_dot_v1_dot_query__service__pb2.ListFulfilmentsResponse.FromString,
                 _registered_method=True)
+        self.WatchFulfilment = channel.unary_stream(
+                '/diptych.fulfilment.v1.QueryService/WatchFulfilment',
+                request_serializer=diptych_dot_fulfilment_dot_v1_dot_query__service__pb2.WatchFulfilmentRequest.SerializeToString,
+                response_deserializer=diptych_dot_fulfilment_dot_v1_dot_query__service__pb2.WatchFulfilmentResponse.FromString,
+                _registered_method=True)
 
 
 class QueryServiceServicer:
-    """Reads the progress of fulfilments. The process manager serves these methods from its own tables, so a
-    response is the saga's current state. There are no commands: order events and step replies drive a
-    fulfilment.
+    """Reads the progress of fulfilments. `at_least_as_fresh`, page tokens and resume tokens work as in
+    `diptych.ordering.v1.QueryService`. A token of an order command is included once the fulfilment has processed
+    the order's event.
     """
 
     def GetFulfilment(self, request, context):
-        """Returns a fulfilment with all its steps. Fails with `NOT_FOUND` (`FULFILMENT_NOT_FOUND`) if it does not
+        """Returns a fulfilment. Fails with `NOT_FOUND` (`FULFILMENT_NOT_FOUND`) if it does not
         exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -64,8 +69,15 @@ class QueryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListFulfilments(self, request, context):
-        """Lists fulfilments without their steps, ordered by due time: the longest overdue first, then the next due.
+        """Lists fulfilments, ordered by due time: the longest overdue first, then the next due.
         Fulfilments without a due time come last, oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchFulfilment(self, request, context):
+        """Streams a fulfilment, then again after each change. Otherwise it behaves like `WatchOrder` of ordering.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -84,6 +96,11 @@ def add_QueryServiceServicer_to_server(servicer, server):
                     request_deserializer=diptych_dot_fulfilment_dot_v1_dot_query__service__pb2.ListFulfilmentsRequest.FromString,
                     response_serializer=diptych_dot_fulfilment_dot_v1_dot_query__service__pb2.ListFulfilmentsResponse.SerializeToString,
             ),
+            'WatchFulfilment': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchFulfilment,
+                    request_deserializer=diptych_dot_fulfilment_dot_v1_dot_query__service__pb2.WatchFulfilmentRequest.FromString,
+                    response_serializer=diptych_dot_fulfilment_dot_v1_dot_query__service__pb2.WatchFulfilmentResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'diptych.fulfilment.v1.QueryService', rpc_method_handlers)
@@ -93,9 +110,9 @@ def add_QueryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class QueryService:
-    """Reads the progress of fulfilments. The process manager serves these methods from its own tables, so a
-    response is the saga's current state. There are no commands: order events and step replies drive a
-    fulfilment.
+    """Reads the progress of fulfilments. `at_least_as_fresh`, page tokens and resume tokens work as in
+    `diptych.ordering.v1.QueryService`. A token of an order command is included once the fulfilment has processed
+    the order's event.
     """
 
     @staticmethod
@@ -142,6 +159,33 @@ class QueryService:
             '/diptych.fulfilment.v1.QueryService/ListFulfilments',
             diptych_dot_fulfilment_dot_v1_dot_query__service__pb2.ListFulfilmentsRequest.SerializeToString,
             diptych_dot_fulfilment_dot_v1_dot_query__service__pb2.ListFulfilmentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchFulfilment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/diptych.fulfilment.v1.QueryService/WatchFulfilment',
+            diptych_dot_fulfilment_dot_v1_dot_query__service__pb2.WatchFulfilmentRequest.SerializeToString,
+            diptych_dot_fulfilment_dot_v1_dot_query__service__pb2.WatchFulfilmentResponse.FromString,
             options,
             channel_credentials,
             insecure,

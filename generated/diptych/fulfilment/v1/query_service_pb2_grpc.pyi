@@ -27,9 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class QueryServiceStub:
-    """Reads the progress of fulfilments. The process manager serves these methods from its own tables, so a
-    response is the saga's current state. There are no commands: order events and step replies drive a
-    fulfilment.
+    """Reads the progress of fulfilments. `at_least_as_fresh`, page tokens and resume tokens work as in
+    `diptych.ordering.v1.QueryService`. A token of an order command is included once the fulfilment has processed
+    the order's event.
     """
 
     @_typing.overload
@@ -37,35 +37,39 @@ class QueryServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> QueryServiceAsyncStub: ...
     GetFulfilment: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetFulfilmentRequest, _query_service_pb2.GetFulfilmentResponse]
-    """Returns a fulfilment with all its steps. Fails with `NOT_FOUND` (`FULFILMENT_NOT_FOUND`) if it does not
+    """Returns a fulfilment. Fails with `NOT_FOUND` (`FULFILMENT_NOT_FOUND`) if it does not
     exist.
     """
     ListFulfilments: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.ListFulfilmentsRequest, _query_service_pb2.ListFulfilmentsResponse]
-    """Lists fulfilments without their steps, ordered by due time: the longest overdue first, then the next due.
+    """Lists fulfilments, ordered by due time: the longest overdue first, then the next due.
     Fulfilments without a due time come last, oldest first.
     """
+    WatchFulfilment: _grpc.UnaryStreamMultiCallable[_query_service_pb2.WatchFulfilmentRequest, _query_service_pb2.WatchFulfilmentResponse]
+    """Streams a fulfilment, then again after each change. Otherwise it behaves like `WatchOrder` of ordering."""
 
 @_typing.type_check_only
 class QueryServiceAsyncStub(QueryServiceStub):
-    """Reads the progress of fulfilments. The process manager serves these methods from its own tables, so a
-    response is the saga's current state. There are no commands: order events and step replies drive a
-    fulfilment.
+    """Reads the progress of fulfilments. `at_least_as_fresh`, page tokens and resume tokens work as in
+    `diptych.ordering.v1.QueryService`. A token of an order command is included once the fulfilment has processed
+    the order's event.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetFulfilment: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetFulfilmentRequest, _query_service_pb2.GetFulfilmentResponse]  # type: ignore[assignment]
-    """Returns a fulfilment with all its steps. Fails with `NOT_FOUND` (`FULFILMENT_NOT_FOUND`) if it does not
+    """Returns a fulfilment. Fails with `NOT_FOUND` (`FULFILMENT_NOT_FOUND`) if it does not
     exist.
     """
     ListFulfilments: _aio.UnaryUnaryMultiCallable[_query_service_pb2.ListFulfilmentsRequest, _query_service_pb2.ListFulfilmentsResponse]  # type: ignore[assignment]
-    """Lists fulfilments without their steps, ordered by due time: the longest overdue first, then the next due.
+    """Lists fulfilments, ordered by due time: the longest overdue first, then the next due.
     Fulfilments without a due time come last, oldest first.
     """
+    WatchFulfilment: _aio.UnaryStreamMultiCallable[_query_service_pb2.WatchFulfilmentRequest, _query_service_pb2.WatchFulfilmentResponse]  # type: ignore[assignment]
+    """Streams a fulfilment, then again after each change. Otherwise it behaves like `WatchOrder` of ordering."""
 
 class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Reads the progress of fulfilments. The process manager serves these methods from its own tables, so a
-    response is the saga's current state. There are no commands: order events and step replies drive a
-    fulfilment.
+    """Reads the progress of fulfilments. `at_least_as_fresh`, page tokens and resume tokens work as in
+    `diptych.ordering.v1.QueryService`. A token of an order command is included once the fulfilment has processed
+    the order's event.
     """
 
     @_abc_1.abstractmethod
@@ -74,7 +78,7 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_service_pb2.GetFulfilmentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.GetFulfilmentResponse, _abc.Awaitable[_query_service_pb2.GetFulfilmentResponse]]:
-        """Returns a fulfilment with all its steps. Fails with `NOT_FOUND` (`FULFILMENT_NOT_FOUND`) if it does not
+        """Returns a fulfilment. Fails with `NOT_FOUND` (`FULFILMENT_NOT_FOUND`) if it does not
         exist.
         """
 
@@ -84,8 +88,16 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_service_pb2.ListFulfilmentsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.ListFulfilmentsResponse, _abc.Awaitable[_query_service_pb2.ListFulfilmentsResponse]]:
-        """Lists fulfilments without their steps, ordered by due time: the longest overdue first, then the next due.
+        """Lists fulfilments, ordered by due time: the longest overdue first, then the next due.
         Fulfilments without a due time come last, oldest first.
         """
+
+    @_abc_1.abstractmethod
+    def WatchFulfilment(
+        self,
+        request: _query_service_pb2.WatchFulfilmentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_query_service_pb2.WatchFulfilmentResponse], _abc.AsyncIterator[_query_service_pb2.WatchFulfilmentResponse]]:
+        """Streams a fulfilment, then again after each change. Otherwise it behaves like `WatchOrder` of ordering."""
 
 def add_QueryServiceServicer_to_server(servicer: QueryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

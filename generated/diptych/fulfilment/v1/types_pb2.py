@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from diptych.projection.v1 import projection_pb2 as diptych_dot_projection_dot_v1_dot_projection__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!diptych/fulfilment/v1/types.proto\x12\x15\x64iptych.fulfilment.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf9\x06\n\nFulfilment\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12#\n\rorder_version\x18\x02 \x01(\x03R\x0corderVersion\x12=\n\x05state\x18\x03 \x01(\x0e\x32\'.diptych.fulfilment.v1.Fulfilment.StateR\x05state\x12\x1f\n\x0bwaiting_for\x18\x04 \x01(\tR\nwaitingFor\x12\x44\n\x10state_start_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0estateStartTime\x12\x35\n\x08\x64ue_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x64ueTime\x12\x1c\n\trejection\x18\x07 \x01(\tR\trejection\x12\x1c\n\tsuspicion\x18\x08 \x01(\tR\tsuspicion\x12%\n\x0e\x62locked_reason\x18\t \x01(\tR\rblockedReason\x12\x39\n\nbegin_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tbeginTime\x12%\n\x0ereservation_id\x18\x0b \x01(\tR\rreservationId\x12\x17\n\x07hold_id\x18\x0c \x01(\tR\x06holdId\x12\x31\n\x05steps\x18\r \x03(\x0b\x32\x1b.diptych.fulfilment.v1.StepR\x05steps\x12,\n\x12omitted_step_count\x18\x0e \x01(\x05R\x10omittedStepCount\x12\x1e\n\nunreadable\x18\x0f \x01(\x08R\nunreadable\"\xee\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATE_PREPARING\x10\x01\x12\x13\n\x0fSTATE_IN_REVIEW\x10\x02\x12\x13\n\x0fSTATE_UNWINDING\x10\x03\x12\x13\n\x0fSTATE_CONFIRMED\x10\x04\x12\x11\n\rSTATE_SHIPPED\x10\x05\x12\x13\n\x0fSTATE_FULFILLED\x10\x06\x12\x15\n\x11STATE_TAKING_BACK\x10\x07\x12\x12\n\x0eSTATE_RETURNED\x10\x08\x12\x12\n\x0eSTATE_REJECTED\x10\t\x12\x13\n\x0fSTATE_CANCELLED\x10\n\"\xab\x02\n\x04Step\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07\x61ttempt\x18\x02 \x01(\x05R\x07\x61ttempt\x12\x16\n\x06method\x18\x03 \x01(\tR\x06method\x12\x1d\n\nrequest_id\x18\x04 \x01(\tR\trequestId\x12;\n\x0b\x64\x65\x63ide_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ndecideTime\x12;\n\x0b\x61nswer_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nanswerTime\x12\x18\n\x07outcome\x18\x07 \x01(\tR\x07outcome\x12\x14\n\x05tries\x18\x08 \x01(\x05R\x05tries\x12\x14\n\x05\x65rror\x18\t \x01(\tR\x05\x65rrorBL\n\x15\x64iptych.fulfilment.v1P\x01Z1diptych.internal/stubs/fulfilment/v1;fulfilmentv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!diptych/fulfilment/v1/types.proto\x12\x15\x64iptych.fulfilment.v1\x1a&diptych/projection/v1/projection.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf4\x07\n\nFulfilment\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12#\n\rorder_version\x18\x02 \x01(\x03R\x0corderVersion\x12=\n\x05state\x18\x03 \x01(\x0e\x32\'.diptych.fulfilment.v1.Fulfilment.StateR\x05state\x12\x1f\n\x0bwaiting_for\x18\x04 \x01(\tR\nwaitingFor\x12\x44\n\x10state_start_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0estateStartTime\x12\x35\n\x08\x64ue_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x64ueTime\x12\x1c\n\trejection\x18\x07 \x01(\tR\trejection\x12\x1c\n\tsuspicion\x18\x08 \x01(\tR\tsuspicion\x12%\n\x0e\x62locked_reason\x18\t \x01(\tR\rblockedReason\x12\x39\n\nbegin_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tbeginTime\x12%\n\x0ereservation_id\x18\x0b \x01(\tR\rreservationId\x12\x17\n\x07hold_id\x18\x0c \x01(\tR\x06holdId\x12\x35\n\x05steps\x18\r \x03(\x0b\x32\x1b.diptych.fulfilment.v1.StepB\x02\x18\x01R\x05steps\x12\x30\n\x12omitted_step_count\x18\x0e \x01(\x05\x42\x02\x18\x01R\x10omittedStepCount\x12\"\n\nunreadable\x18\x0f \x01(\x08\x42\x02\x18\x01R\nunreadable\x12\x18\n\x07version\x18\x10 \x01(\x03R\x07version\"\xee\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATE_PREPARING\x10\x01\x12\x13\n\x0fSTATE_IN_REVIEW\x10\x02\x12\x13\n\x0fSTATE_UNWINDING\x10\x03\x12\x13\n\x0fSTATE_CONFIRMED\x10\x04\x12\x11\n\rSTATE_SHIPPED\x10\x05\x12\x13\n\x0fSTATE_FULFILLED\x10\x06\x12\x15\n\x11STATE_TAKING_BACK\x10\x07\x12\x12\n\x0eSTATE_RETURNED\x10\x08\x12\x12\n\x0eSTATE_REJECTED\x10\t\x12\x13\n\x0fSTATE_CANCELLED\x10\n:S\xda\xe7\x18O\n\x15\x66ulfilment.fulfilment\x12\x15\x66ulfilment.fulfilment\x1a\x1f\n\x0eordering.order\x12\rorder_version\"\xab\x02\n\x04Step\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07\x61ttempt\x18\x02 \x01(\x05R\x07\x61ttempt\x12\x16\n\x06method\x18\x03 \x01(\tR\x06method\x12\x1d\n\nrequest_id\x18\x04 \x01(\tR\trequestId\x12;\n\x0b\x64\x65\x63ide_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ndecideTime\x12;\n\x0b\x61nswer_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nanswerTime\x12\x18\n\x07outcome\x18\x07 \x01(\tR\x07outcome\x12\x14\n\x05tries\x18\x08 \x01(\x05R\x05tries\x12\x14\n\x05\x65rror\x18\t \x01(\tR\x05\x65rrorBL\n\x15\x64iptych.fulfilment.v1P\x01Z1diptych.internal/stubs/fulfilment/v1;fulfilmentv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,10 +34,18 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'diptych.fulfilment.v1.types
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\025diptych.fulfilment.v1P\001Z1diptych.internal/stubs/fulfilment/v1;fulfilmentv1'
-  _globals['_FULFILMENT']._serialized_start=94
-  _globals['_FULFILMENT']._serialized_end=983
-  _globals['_FULFILMENT_STATE']._serialized_start=745
-  _globals['_FULFILMENT_STATE']._serialized_end=983
-  _globals['_STEP']._serialized_start=986
-  _globals['_STEP']._serialized_end=1285
+  _globals['_FULFILMENT'].fields_by_name['steps']._loaded_options = None
+  _globals['_FULFILMENT'].fields_by_name['steps']._serialized_options = b'\030\001'
+  _globals['_FULFILMENT'].fields_by_name['omitted_step_count']._loaded_options = None
+  _globals['_FULFILMENT'].fields_by_name['omitted_step_count']._serialized_options = b'\030\001'
+  _globals['_FULFILMENT'].fields_by_name['unreadable']._loaded_options = None
+  _globals['_FULFILMENT'].fields_by_name['unreadable']._serialized_options = b'\030\001'
+  _globals['_FULFILMENT']._loaded_options = None
+  _globals['_FULFILMENT']._serialized_options = b'\332\347\030O\n\025fulfilment.fulfilment\022\025fulfilment.fulfilment\032\037\n\016ordering.order\022\rorder_version'
+  _globals['_FULFILMENT']._serialized_start=134
+  _globals['_FULFILMENT']._serialized_end=1146
+  _globals['_FULFILMENT_STATE']._serialized_start=823
+  _globals['_FULFILMENT_STATE']._serialized_end=1061
+  _globals['_STEP']._serialized_start=1149
+  _globals['_STEP']._serialized_end=1448
 # @@protoc_insertion_point(module_scope)

@@ -28,25 +28,59 @@ class View(_message.Message):
 
     PROJECTION_FIELD_NUMBER: _builtins.int
     SOURCE_STREAMS_FIELD_NUMBER: _builtins.int
+    INCLUDES_FIELD_NUMBER: _builtins.int
     projection: _builtins.str
     """The projection's name, `<context>.<view>`; it is part of every key that the view is stored under."""
     @_builtins.property
     def source_streams(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The stream types whose events make the view, `<context>.<aggregate>`."""
 
+    @_builtins.property
+    def includes(self) -> _containers.RepeatedCompositeFieldContainer[Global___IncludedStream]:
+        """The streams of other types whose events the view includes by way of its own. Reads that have to include such
+        an event wait for it.
+        """
+
     def __init__(
         self,
         *,
         projection: _builtins.str = ...,
         source_streams: _abc.Iterable[_builtins.str] | None = ...,
+        includes: _abc.Iterable[Global___IncludedStream] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["projection", b"projection", "source_streams", b"source_streams"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["includes", b"includes", "projection", b"projection", "source_streams", b"source_streams"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___View: _TypeAlias = View  # noqa: Y015
+
+@_typing.final
+class IncludedStream(_message.Message):
+    """A stream of another type whose aggregate has the id of the view."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STREAM_TYPE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_FIELD_NUMBER: _builtins.int
+    stream_type: _builtins.str
+    """The stream type, `<context>.<aggregate>`."""
+    version_field: _builtins.str
+    """The field of the view with the version of the last event that it includes; also a readable column."""
+    def __init__(
+        self,
+        *,
+        stream_type: _builtins.str = ...,
+        version_field: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["stream_type", b"stream_type", "version_field", b"version_field"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IncludedStream: _TypeAlias = IncludedStream  # noqa: Y015
 
 VIEW_FIELD_NUMBER: _builtins.int
 view: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MessageOptions, Global___View]

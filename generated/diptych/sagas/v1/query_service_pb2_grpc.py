@@ -27,7 +27,8 @@ if _version_not_supported:
 
 class QueryServiceStub:
     """Reads the progress of all sagas. A process manager serves these methods for the sagas of its contexts from
-    its own tables, so a response is the current state.
+    its own tables, so a response is the current state. Deprecated: `diptych.operations.v1` has the same methods,
+    and fulfilments have views of their own (`diptych.fulfilment.v1`).
     """
 
     def __init__(self, channel):
@@ -50,7 +51,8 @@ class QueryServiceStub:
 
 class QueryServiceServicer:
     """Reads the progress of all sagas. A process manager serves these methods for the sagas of its contexts from
-    its own tables, so a response is the current state.
+    its own tables, so a response is the current state. Deprecated: `diptych.operations.v1` has the same methods,
+    and fulfilments have views of their own (`diptych.fulfilment.v1`).
     """
 
     def GetSaga(self, request, context):
@@ -92,7 +94,8 @@ def add_QueryServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class QueryService:
     """Reads the progress of all sagas. A process manager serves these methods for the sagas of its contexts from
-    its own tables, so a response is the current state.
+    its own tables, so a response is the current state. Deprecated: `diptych.operations.v1` has the same methods,
+    and fulfilments have views of their own (`diptych.fulfilment.v1`).
     """
 
     @staticmethod

@@ -16,6 +16,11 @@ if sys.version_info >= (3, 11):
 else:
     from typing_extensions import Self as _Self
 
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
+
 _T = _typing.TypeVar("_T")
 
 class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
@@ -26,9 +31,11 @@ class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ig
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
+@_deprecated("""This stub has been marked as deprecated using proto service options.""")
 class QueryServiceStub:
     """Reads the progress of all sagas. A process manager serves these methods for the sagas of its contexts from
-    its own tables, so a response is the current state.
+    its own tables, so a response is the current state. Deprecated: `diptych.operations.v1` has the same methods,
+    and fulfilments have views of their own (`diptych.fulfilment.v1`).
     """
 
     @_typing.overload
@@ -44,10 +51,12 @@ class QueryServiceStub:
     due time come last, oldest first. Fails with `NOT_FOUND` (`SAGA_UNKNOWN`) if there is no saga of this name.
     """
 
+@_deprecated("""This stub has been marked as deprecated using proto service options.""")
 @_typing.type_check_only
 class QueryServiceAsyncStub(QueryServiceStub):
     """Reads the progress of all sagas. A process manager serves these methods for the sagas of its contexts from
-    its own tables, so a response is the current state.
+    its own tables, so a response is the current state. Deprecated: `diptych.operations.v1` has the same methods,
+    and fulfilments have views of their own (`diptych.fulfilment.v1`).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -60,9 +69,11 @@ class QueryServiceAsyncStub(QueryServiceStub):
     due time come last, oldest first. Fails with `NOT_FOUND` (`SAGA_UNKNOWN`) if there is no saga of this name.
     """
 
+@_deprecated("""This servicer has been marked as deprecated using proto service options.""")
 class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reads the progress of all sagas. A process manager serves these methods for the sagas of its contexts from
-    its own tables, so a response is the current state.
+    its own tables, so a response is the current state. Deprecated: `diptych.operations.v1` has the same methods,
+    and fulfilments have views of their own (`diptych.fulfilment.v1`).
     """
 
     @_abc_1.abstractmethod
@@ -85,4 +96,5 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         due time come last, oldest first. Fails with `NOT_FOUND` (`SAGA_UNKNOWN`) if there is no saga of this name.
         """
 
+@_deprecated("""This servicer has been marked as deprecated using proto service options.""")
 def add_QueryServiceServicer_to_server(servicer: QueryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,1 @@
+"""The domain of fulfilment. It imports only the standard library and the kernel."""

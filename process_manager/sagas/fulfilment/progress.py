@@ -1,0 +1,55 @@
+"""The progress of a fulfilment that callers see: each change of it is recorded by a command.
+
+The record is a step beside the plan: nothing waits for its answer, and one that a later record overtakes
+changes nothing. What changes within the preparation of an order is not recorded, since it takes a moment.
+"""
+
+from hashlib import blake2b
+
+from diptych.fulfilment.v1.command_service_pb2 import RecordFulfilmentRequest
+from diptych.fulfilment.v1.types_pb2 import Fulfilment as View
+from msgspec.structs import replace
+
+from process_manager.saga import SagaStatus, Send
+from process_manager.sagas.fulfilment.facts import ClaimState, Fulfilment
+from process_manager.sagas.fulfilment.requests import derive_hold_id, derive_reservation_id
+
+RECORD = "record"
+MAX_LENGTH = 500
+"""Characters of a text in a record."""
+PREPARING = "PREPARING"
+
+
+def record(fulfilment: Fulfilment, status: SagaStatus) -> tuple[Fulfilment, list[Send]]:
+    """Return the step that records the progress, if it has changed, and the fulfilment with a note of it."""
+    if not fulfilment.order_id:  # only an assessment has arrived
+        return fulfilment, []
+    request = build_record(fulfilment, status)
+    digest = blake2b(request.SerializeToString(deterministic=True), digest_size=8).hexdigest()
+    if digest == fulfilment.recorded:
+        return fulfilment, []
+    number = fulfilment.records + 1
+    request.number = number
+    return replace(fulfilment, records=number, recorded=digest), [Send(f"{RECORD}-{number}", request)]
+
+
+def build_record(fulfilment: Fulfilment, status: SagaStatus) -> RecordFulfilmentRequest:
+    """Return the record without its number."""
+    is_preparing = status.state == PREPARING
+    limit = status.max_duration
+    return RecordFulfilmentRequest(
+        order_id=fulfilment.order_id,
+        order_version=fulfilment.order_version,
+        state=View.State.Value(f"STATE_{status.state}"),
+        waiting_for="" if is_preparing else status.waiting_for[:MAX_LENGTH],
+        rejection=fulfilment.rejection_reason[:MAX_LENGTH],
+        suspicion=fulfilment.suspicion[:MAX_LENGTH],
+        blocked_reason=status.blocked_reason[:MAX_LENGTH],
+        reservation_id=_select(fulfilment.stock, derive_reservation_id(fulfilment), is_preparing),
+        hold_id=_select(fulfilment.money, derive_hold_id(fulfilment), is_preparing),
+        max_seconds=0 if limit is None else int(limit.total_seconds()),
+    )
+
+
+def _select(claim: ClaimState, id_: str, is_preparing: bool) -> str:
+    return "" if is_preparing or claim == ClaimState.NONE else id_

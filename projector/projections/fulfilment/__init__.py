@@ -1,0 +1,5 @@
+"""The views of fulfilment."""
+
+from projector.projections.fulfilment import fulfilment
+
+PROJECTIONS = (fulfilment.FULFILMENTS,)
