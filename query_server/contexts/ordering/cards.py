@@ -1,4 +1,4 @@
-"""Order cards: orders with their products and customers.
+"""Order cards: orders with their products, customers and fulfilments.
 
 They are joined when they are read (docs/adr/0054-views-are-joined-when-they-are-read.md).
 """
@@ -10,8 +10,10 @@ from itertools import chain
 
 from diptych.catalogue.v1.types_pb2 import Product
 from diptych.customers.v1.types_pb2 import Customer
+from diptych.fulfilment.v1.types_pb2 import Fulfilment
 from diptych.ordering.v1 import query_service_pb2 as protocol
-from diptych.ordering.v1.types_pb2 import CardProduct, Order
+from diptych.ordering.v1.types_pb2 import CardFulfilment, CardProduct, Order
+from msgspec.structs import replace
 
 from contracts.money import to_nanos
 from contracts.view_layout import View, index_bound, ranked_member, time_of_member
@@ -22,9 +24,9 @@ from query_server.timestamps import Period, read_period
 from query_server.view_reader import Window
 from query_server.wire_format import encode_field, encode_repeated
 
-ORDER, PRODUCTS, CUSTOMER_NAME = 1, 2, 3
+ORDER, PRODUCTS, CUSTOMER_NAME, FULFILMENT = 1, 2, 3, 4
 """The fields of a card."""
-VIEWS = (View.of(Product), View.of(Customer))
+VIEWS = (View.of(Product), View.of(Customer), View.of(Fulfilment))
 """What a card shows besides its order, in the order of `FreshReader.others`."""
 
 
@@ -82,17 +84,21 @@ def _rank(data: bytes) -> str:
 
 async def join(orders: FreshReader, views: Sequence[bytes]) -> Sequence[bytes]:
     """Return the serialised cards of serialised orders."""
-    products, customers = orders.others
+    products, customers, fulfilments = orders.others
+    # Without the token: a card does not wait until the fulfilment has processed its order's event.
+    fulfilments = replace(fulfilments, token="")
     parsed = [Order.FromString(view) for view in views]
     skus = [_list_skus(order) for order in parsed]
-    titles, names = await asyncio.gather(
+    titles, names, progress = await asyncio.gather(
         _read_known(products, chain.from_iterable(skus), _describe_product),
         _read_known(customers, [order.customer_id for order in parsed], _get_name),
+        _read_known(fulfilments, [order.order_id for order in parsed], _describe_fulfilment),
     )
     return [
         encode_field(ORDER, view)
         + encode_repeated(PRODUCTS, [titles[sku] for sku in own if sku in titles])
         + encode_repeated(CUSTOMER_NAME, [names[order.customer_id]] if order.customer_id in names else [])
+        + encode_repeated(FULFILMENT, [progress[order.order_id]] if order.order_id in progress else [])
         for view, order, own in zip(views, parsed, skus, strict=True)
     ]
 
@@ -118,6 +124,13 @@ def _describe_product(data: bytes) -> bytes:
         title=details.title,
         picture_url=details.picture_urls[0] if details.picture_urls else "",
         is_published=product.state == Product.STATE_PUBLISHED,
+    ).SerializeToString()
+
+
+def _describe_fulfilment(data: bytes) -> bytes:
+    fulfilment = Fulfilment.FromString(data)
+    return CardFulfilment(
+        state=fulfilment.state, state_start_time=fulfilment.state_start_time
     ).SerializeToString()
 
 

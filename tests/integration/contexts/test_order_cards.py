@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from diptych.catalogue.v1.types_pb2 import Product, ProductDetails
 from diptych.customers.v1.types_pb2 import Customer
+from diptych.fulfilment.v1.types_pb2 import Fulfilment
 from diptych.ordering.v1.query_service_pb2 import (
     GetOrderCardRequest,
     GetOrderCardResponse,
@@ -42,7 +43,7 @@ def is_valid(request: ListOrderCardsRequest) -> bool:
 
 @pytest.fixture
 async def model(model: ReadModel) -> ReadModel:
-    await model.redis.mset({PRODUCTS.ready: INCARNATION, CUSTOMER.ready: INCARNATION})
+    await model.redis.mset({view.ready: INCARNATION for view in order_cards.VIEWS})
     return model
 
 
@@ -183,6 +184,12 @@ async def test_a_card_shows_the_order_as_it_was_and_its_products_as_they_are(mod
     assert await get_card(model) == expected
     await put_view(model, CUSTOMER, "c-1", Customer(customer_id="c-1", version=1, name="Ada Byron"))
     expected.customer_name = "Ada Byron"
+    assert await get_card(model) == expected
+    fulfilment = Fulfilment(order_id="o-1", version=1, state=Fulfilment.STATE_IN_REVIEW)
+    fulfilment.state_start_time.FromSeconds(7)
+    await put_view(model, View.of(Fulfilment), "o-1", fulfilment)
+    expected.fulfilment.state = Fulfilment.STATE_IN_REVIEW
+    expected.fulfilment.state_start_time.FromSeconds(7)
     assert await get_card(model) == expected
     assert await list_cards(model, ListOrderCardsRequest(customer_id="c-1", page_size=9)) == [expected]
 

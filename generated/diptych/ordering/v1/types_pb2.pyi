@@ -4,6 +4,7 @@ isort:skip_file
 Values and views of ordering."""
 
 from collections import abc as _abc
+from diptych.fulfilment.v1 import types_pb2 as _types_pb2
 from google.protobuf import any_pb2 as _any_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -475,6 +476,7 @@ class OrderCard(_message.Message):
     ORDER_FIELD_NUMBER: _builtins.int
     PRODUCTS_FIELD_NUMBER: _builtins.int
     CUSTOMER_NAME_FIELD_NUMBER: _builtins.int
+    FULFILMENT_FIELD_NUMBER: _builtins.int
     customer_name: _builtins.str
     """The name of the customer; empty if no customer with that id is registered."""
     @_builtins.property
@@ -487,20 +489,53 @@ class OrderCard(_message.Message):
         that are not in the catalogue.
         """
 
+    @_builtins.property
+    def fulfilment(self) -> Global___CardFulfilment:
+        """The progress of the order's fulfilment, as far as it is recorded; unset before it begins."""
+
     def __init__(
         self,
         *,
         order: Global___Order | None = ...,
         products: _abc.Iterable[Global___CardProduct] | None = ...,
         customer_name: _builtins.str = ...,
+        fulfilment: Global___CardFulfilment | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["order", b"order"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fulfilment", b"fulfilment", "order", b"order"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_name", b"customer_name", "order", b"order", "products", b"products"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_name", b"customer_name", "fulfilment", b"fulfilment", "order", b"order", "products", b"products"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___OrderCard: _TypeAlias = OrderCard  # noqa: Y015
+
+@_typing.final
+class CardFulfilment(_message.Message):
+    """The progress of a fulfilment, on the card of its order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    STATE_START_TIME_FIELD_NUMBER: _builtins.int
+    state: _types_pb2.Fulfilment.State.ValueType
+    """The fulfilment's state."""
+    @_builtins.property
+    def state_start_time(self) -> _timestamp_pb2.Timestamp:
+        """The time at which it entered this state."""
+
+    def __init__(
+        self,
+        *,
+        state: _types_pb2.Fulfilment.State.ValueType = ...,
+        state_start_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["state_start_time", b"state_start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["state", b"state", "state_start_time", b"state_start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CardFulfilment: _TypeAlias = CardFulfilment  # noqa: Y015
 
 @_typing.final
 class CustomerSummary(_message.Message):
