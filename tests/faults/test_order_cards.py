@@ -30,7 +30,7 @@ SKU = "sku-1"
 
 @pytest.fixture
 async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
-    async with temporary_stack(tmp_path, contexts="ordering,catalogue,customers") as stack:
+    async with temporary_stack(tmp_path, contexts="ordering,catalogue,customers,fulfilment") as stack:
         yield stack
 
 

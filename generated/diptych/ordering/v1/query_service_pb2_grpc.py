@@ -122,8 +122,9 @@ class QueryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetOrderCard(self, request, context):
-        """Returns an order with what it refers to: its products as they are in the catalogue, and the customer's name.
-        `at_least_as_fresh` counts for commands of the catalogue and of customers as well. Fails as `GetOrder` does.
+        """Returns an order with what it refers to: its products as they are in the catalogue, the customer's name, and the
+        state of its fulfilment. `at_least_as_fresh` counts for commands of the catalogue and of customers as well, and
+        not for the fulfilment. Fails as `GetOrder` does.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

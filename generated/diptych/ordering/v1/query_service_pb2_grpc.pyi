@@ -56,8 +56,9 @@ class QueryServiceStub:
     Archived orders are not listed.
     """
     GetOrderCard: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetOrderCardRequest, _query_service_pb2.GetOrderCardResponse]
-    """Returns an order with what it refers to: its products as they are in the catalogue, and the customer's name.
-    `at_least_as_fresh` counts for commands of the catalogue and of customers as well. Fails as `GetOrder` does.
+    """Returns an order with what it refers to: its products as they are in the catalogue, the customer's name, and the
+    state of its fulfilment. `at_least_as_fresh` counts for commands of the catalogue and of customers as well, and
+    not for the fulfilment. Fails as `GetOrder` does.
     """
     ListOrderCards: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.ListOrderCardsRequest, _query_service_pb2.ListOrderCardsResponse]
     """Lists orders with what they refer to, filtered by customer, state, sku, time of placing, or any combination of
@@ -117,8 +118,9 @@ class QueryServiceAsyncStub(QueryServiceStub):
     Archived orders are not listed.
     """
     GetOrderCard: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetOrderCardRequest, _query_service_pb2.GetOrderCardResponse]  # type: ignore[assignment]
-    """Returns an order with what it refers to: its products as they are in the catalogue, and the customer's name.
-    `at_least_as_fresh` counts for commands of the catalogue and of customers as well. Fails as `GetOrder` does.
+    """Returns an order with what it refers to: its products as they are in the catalogue, the customer's name, and the
+    state of its fulfilment. `at_least_as_fresh` counts for commands of the catalogue and of customers as well, and
+    not for the fulfilment. Fails as `GetOrder` does.
     """
     ListOrderCards: _aio.UnaryUnaryMultiCallable[_query_service_pb2.ListOrderCardsRequest, _query_service_pb2.ListOrderCardsResponse]  # type: ignore[assignment]
     """Lists orders with what they refer to, filtered by customer, state, sku, time of placing, or any combination of
@@ -199,8 +201,9 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_service_pb2.GetOrderCardRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.GetOrderCardResponse, _abc.Awaitable[_query_service_pb2.GetOrderCardResponse]]:
-        """Returns an order with what it refers to: its products as they are in the catalogue, and the customer's name.
-        `at_least_as_fresh` counts for commands of the catalogue and of customers as well. Fails as `GetOrder` does.
+        """Returns an order with what it refers to: its products as they are in the catalogue, the customer's name, and the
+        state of its fulfilment. `at_least_as_fresh` counts for commands of the catalogue and of customers as well, and
+        not for the fulfilment. Fails as `GetOrder` does.
         """
 
     @_abc_1.abstractmethod
