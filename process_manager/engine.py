@@ -33,6 +33,7 @@ from process_manager.groups.instance_inputs import (
     Reply,
     Retry,
     RowInspection,
+    TakeOver,
     TimerFiring,
     UnknownSaga,
 )
@@ -159,6 +160,10 @@ class Engine:
         instance = await self._commit.execute(RowInspection(saga.name, id_))
         if instance.was_unreadable and not instance.unreadable:
             await self._deliver_failed(saga, id_)
+
+    async def take_over(self, saga_name: str, id_: str) -> None:
+        """Give an instance whose state is of an earlier release the input that it needs."""
+        await self._commit.execute(TakeOver(self._find_saga(saga_name).name, id_))
 
     async def deliver_failed(self, saga_name: str, id_: str) -> None:
         """Deliver the events that an instance failed on again, those that are skipped by now excepted.

@@ -1,5 +1,7 @@
 """Finds instances whose rows this release cannot read, before an input does, and those it can read again.
 
+It also gives the instances of earlier releases the input that they need (`Saga.needs_input`).
+
 How it works:
 
 - A loop reads the open instances of the leased partitions, a page after the other and from the start again.
@@ -10,11 +12,12 @@ How it works:
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from process_manager.engine import Engine
 from process_manager.leases import Leases
-from process_manager.postgres.rows import find_error
+from process_manager.postgres.rows import find_error, needs_input
 from process_manager.postgres.store import SagaStore
 from runtime.process import logs
 
@@ -58,11 +61,14 @@ class Inspection:
         page = await self._store.progress.read_open(sagas.keys(), partitions, self._after, PAGE_SIZE)
         self._after = (page[-1]["saga"], page[-1]["id"]) if len(page) == PAGE_SIZE else ("", "")
         for saga, id_, unreadable, *columns in page:
-            if bool(find_error(sagas[saga], *columns)) != unreadable:
-                await self._inspect(saga, id_)
+            error = find_error(sagas[saga], *columns)
+            if bool(error) != unreadable:
+                await self._run(self._engine.inspect, saga, id_)
+            elif not error and needs_input(sagas[saga], columns[0]):
+                await self._run(self._engine.take_over, saga, id_)
 
-    async def _inspect(self, saga: str, id_: str) -> None:
+    async def _run(self, act: Callable[[str, str], Awaitable[None]], saga: str, id_: str) -> None:
         try:
-            await self._engine.inspect(saga, id_)
+            await act(saga, id_)
         except Exception as error:  # for example, an event is missing; the others are inspected
             log.warning("Inspection of saga failed", saga=saga, sagaId=id_, error=repr(error))

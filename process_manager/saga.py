@@ -88,7 +88,16 @@ class AbortRequested:
     at: datetime
 
 
-Input = EventReceived | StepSucceeded | StepRejected | TimerFired | RetryRequested | AbortRequested
+@dataclass(frozen=True, slots=True)
+class RowTakenOver:
+    """The state of an open instance is of an earlier release, which did not do what this one does."""
+
+    at: datetime
+
+
+Input = (
+    EventReceived | StepSucceeded | StepRejected | TimerFired | RetryRequested | AbortRequested | RowTakenOver
+)
 
 
 class ActionNotPossible(Exception):
@@ -175,6 +184,8 @@ class Saga(Generic[S]):
             `ActionNotPossible`, for an operator's action.
         describe_status: returns the status that follows from a state.
         deadline: lets the instances begin at a deadline; None to begin with the first event.
+        needs_input: whether a state is of an earlier release, so that the instance, while it is open, gets
+            `RowTakenOver`. It is false for the state after that.
 
     Raises:
         ValueError: the subscriptions exclude each other, or the deadline, or the initial state has no status.
@@ -188,6 +199,7 @@ class Saga(Generic[S]):
     react: Callable[[S, Input], Reaction[S]]
     describe_status: Callable[[S], SagaStatus]
     deadline: Deadline[S] | None = None
+    needs_input: Callable[[S], bool] = lambda _: False
 
     def __post_init__(self) -> None:
         types = [subscription.stream_type for subscription in self.subscribes_to]

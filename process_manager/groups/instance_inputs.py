@@ -12,7 +12,14 @@ from process_manager.groups.unit_of_work import OperatorAction, UnitOfWork
 from process_manager.postgres.due_work import DueStep, DueTimer, Feed
 from process_manager.postgres.stored_rows import Key
 from process_manager.postgres.stored_values import to_text
-from process_manager.saga import AbortRequested, RetryRequested, StepRejected, StepSucceeded, TimerFired
+from process_manager.saga import (
+    AbortRequested,
+    RetryRequested,
+    RowTakenOver,
+    StepRejected,
+    StepSucceeded,
+    TimerFired,
+)
 
 
 class UnknownSaga(Exception):
@@ -137,6 +144,17 @@ class RowInspection(_OfInstance[Instance]):
         instance = self.find(unit)
         unit.save(instance)
         return instance
+
+
+@dataclass(frozen=True)
+class TakeOver(_OfInstance[None]):
+    """Gives an instance whose state is of an earlier release the input that it needs."""
+
+    def apply(self, unit: UnitOfWork) -> None:
+        instance = self.find(unit)
+        if not instance.unreadable and instance.saga.needs_input(instance.state):
+            instance.react_to(RowTakenOver(unit.now))
+            unit.save(instance)
 
 
 @dataclass(frozen=True)

@@ -154,6 +154,11 @@ def find_error(
     return state_error or positions_error or attempts_error
 
 
+def needs_input(saga: Saga[Any], state: object) -> bool:
+    """Return whether a readable state is of an earlier release, and its instance needs an input."""
+    return saga.needs_input(msgspec.convert(state, type(saga.initial)))
+
+
 def _try(read: Callable[[], T], default: T) -> tuple[T, str]:
     """Return what `read` returns, or a default and the error."""
     try:

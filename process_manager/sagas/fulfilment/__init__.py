@@ -13,10 +13,20 @@ from diptych.ordering.v1.events_pb2 import OrderAssessed
 from msgspec.structs import replace
 
 from contracts.events.ordering import EVENTS
-from process_manager.saga import Input, Reaction, Saga, SagaStatus, StepRejected, StepSucceeded, Timer
+from process_manager.saga import (
+    Input,
+    Reaction,
+    RowTakenOver,
+    Saga,
+    SagaStatus,
+    Send,
+    StepRejected,
+    StepSucceeded,
+    Timer,
+)
 from process_manager.sagas.fulfilment.facts import Fulfilment, apply_input
 from process_manager.sagas.fulfilment.plan import compensate, plan
-from process_manager.sagas.fulfilment.progress import RECORD, record
+from process_manager.sagas.fulfilment.progress import RECORD, is_unrecorded, record
 from process_manager.sagas.fulfilment.requests import REQUESTS
 from process_manager.subscriptions import Subscription
 
@@ -33,7 +43,9 @@ def react(fulfilment: Fulfilment, input_: Input) -> Reaction[Fulfilment]:
     previous_status = fulfilment.order_status
     if isinstance(input_, StepSucceeded | StepRejected) and input_.step.startswith(f"{RECORD}-"):
         return Reaction(fulfilment)
-    fulfilment, steps = plan(apply_input(fulfilment, input_), input_.at)
+    steps: Sequence[Send] = ()
+    if not isinstance(input_, RowTakenOver):
+        fulfilment, steps = plan(apply_input(fulfilment, input_), input_.at)
     if steps:
         names = tuple(send.step for send in steps)
         fulfilment = replace(
@@ -41,7 +53,7 @@ def react(fulfilment: Fulfilment, input_: Input) -> Reaction[Fulfilment]:
             pending_steps=(*fulfilment.pending_steps, *names),
             sent_at_version=fulfilment.order_version,
         )
-    fulfilment, records = record(fulfilment, describe_status(fulfilment))
+    fulfilment, records = record(fulfilment, describe_status(fulfilment), input_.at)
     timers = _set_timers(previous_status, fulfilment.order_status, input_.at)
     return Reaction(fulfilment, [*steps, *records], timers)
 
@@ -99,5 +111,6 @@ FULFILMENT: Saga[Fulfilment] = Saga(
     initial=Fulfilment(),
     react=react,
     describe_status=describe_status,
+    needs_input=is_unrecorded,
 )
 SAGAS = (FULFILMENT,)

@@ -25,6 +25,7 @@ from process_manager.saga import (
     EventReceived,
     Input,
     RetryRequested,
+    RowTakenOver,
     StepRejected,
     StepSucceeded,
     TimerFired,
@@ -103,10 +104,10 @@ class Fulfilment(Struct, frozen=True):
     sent_at_version: int = 0
     """`order_version` when steps were last sent."""
     refunded: bool = False
-    records: int = 0
-    """The number of records of the progress that were sent."""
+    record_number: int = 0
+    """The number of the last record of the progress; 0 if none was sent."""
     recorded: str = ""
-    """Digest of the last one."""
+    """Digest of that record."""
     restocked: int = 0
     """Number of entries of `quantities` that are back in stock after the order was returned."""
     blocked_reason: str = ""
@@ -182,6 +183,8 @@ def apply_input(fulfilment: Fulfilment, input_: Input) -> Fulfilment:
             return _set_rejection_reason(fulfilment, TIMEOUTS.get(fulfilment.order_status, ""))
         case AbortRequested(reason):
             return abort(fulfilment, reason)
+        case RowTakenOver():
+            return fulfilment
         case RetryRequested() if fulfilment.pending_steps:  # their answers decide what comes next
             return replace(fulfilment, blocked_reason="")
         case RetryRequested():

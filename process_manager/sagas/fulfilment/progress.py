@@ -2,8 +2,12 @@
 
 The record is a step beside the plan: nothing waits for its answer, and one that a later record overtakes
 changes nothing. What changes within the preparation of an order is not recorded, since it takes a moment.
+
+The number of a record is the time of its input. So it rises even if a manager of an earlier release, which
+does not know the last one, writes the state in between.
 """
 
+from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 
 from diptych.fulfilment.v1.command_service_pb2 import RecordFulfilmentRequest
@@ -18,9 +22,10 @@ RECORD = "record"
 MAX_LENGTH = 500
 """Characters of a text in a record."""
 PREPARING = "PREPARING"
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def record(fulfilment: Fulfilment, status: SagaStatus) -> tuple[Fulfilment, list[Send]]:
+def record(fulfilment: Fulfilment, status: SagaStatus, at: datetime) -> tuple[Fulfilment, list[Send]]:
     """Return the step that records the progress, if it has changed, and the fulfilment with a note of it."""
     if not fulfilment.order_id:  # only an assessment has arrived
         return fulfilment, []
@@ -28,9 +33,14 @@ def record(fulfilment: Fulfilment, status: SagaStatus) -> tuple[Fulfilment, list
     digest = blake2b(request.SerializeToString(deterministic=True), digest_size=8).hexdigest()
     if digest == fulfilment.recorded:
         return fulfilment, []
-    number = fulfilment.records + 1
+    number = max(fulfilment.record_number + 1, (at - EPOCH) // timedelta(microseconds=1))
     request.number = number
-    return replace(fulfilment, records=number, recorded=digest), [Send(f"{RECORD}-{number}", request)]
+    return replace(fulfilment, record_number=number, recorded=digest), [Send(f"{RECORD}-{number}", request)]
+
+
+def is_unrecorded(fulfilment: Fulfilment) -> bool:
+    """Return whether an earlier release has written the state, so that no record was sent."""
+    return bool(fulfilment.order_id) and not fulfilment.record_number
 
 
 def build_record(fulfilment: Fulfilment, status: SagaStatus) -> RecordFulfilmentRequest:

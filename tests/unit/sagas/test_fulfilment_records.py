@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from command_server.contexts.ordering.domain import messages as orders
 from diptych_testing import folds
 from diptych_testing.saga_simulation import SagaSimulation
-from process_manager.saga import RetryRequested
+from process_manager.saga import RowTakenOver
 from process_manager.sagas.fulfilment import CONFIRMATION_TIMEOUT, FULFILMENT
 from tests.support.models.fulfilment_simulation import Simulation
 
@@ -84,14 +84,15 @@ def test_nothing_waits_for_a_record() -> None:
     simulation = placed()
     settle_without_records(simulation)
     assert simulation.order_status == "CONFIRMED"
-    assert [each.name for each in simulation.pending] == ["record-1", "record-2"]
+    assert [each.is_kind("record") for each in simulation.pending] == [True, True]
 
 
 def test_a_record_that_a_later_one_overtakes_changes_nothing() -> None:
     simulation = placed()
     settle_without_records(simulation)
-    assert simulation.answer_step("record-2")
-    assert simulation.answer_step("record-1")
+    first, second = (each.name for each in simulation.pending)
+    assert simulation.answer_step(second)
+    assert simulation.answer_step(first)
     assert read_records(simulation) == [("CONFIRMED", 2)]
 
 
@@ -118,10 +119,26 @@ def test_a_rejected_record_blocks_nothing(reason: str) -> None:
     assert read_records(simulation) == [("SHIPPED", 3), ("FULFILLED", 3)]
 
 
-def test_an_instance_of_an_earlier_release_is_recorded_with_its_next_input() -> None:
+def test_an_open_instance_of_an_earlier_release_is_recorded() -> None:
     simulation = placed()
     simulation.settle()
-    earlier = replace(simulation.instance.state, records=0, recorded="")
-    (send,) = FULFILMENT.react(earlier, RetryRequested(simulation.world.now)).send
+    state = simulation.instance.state
+    earlier = replace(state, record_number=0, recorded="")
+    assert (FULFILMENT.needs_input(state), FULFILMENT.needs_input(earlier)) == (False, True)
+    reaction = FULFILMENT.react(earlier, RowTakenOver(simulation.world.now))
+    (send,) = reaction.send
     request: Any = send.request
-    assert (send.step, request.number, request.state) == ("record-1", 1, Fulfilment.STATE_CONFIRMED)
+    assert (send.step, request.state) == (f"record-{request.number}", Fulfilment.STATE_CONFIRMED)
+    assert replace(reaction.state, record_number=0, recorded="") == earlier
+    assert not FULFILMENT.needs_input(reaction.state)
+    assert not FULFILMENT.needs_input(FULFILMENT.initial)
+
+
+def test_an_earlier_release_that_drops_the_last_record_ends_none_of_the_later_ones() -> None:
+    simulation = placed()
+    simulation.settle()
+    simulation.instance.state = replace(simulation.instance.state, record_number=0, recorded="")
+    simulation.world.now += timedelta(seconds=1)
+    simulation.execute(SHIP)
+    simulation.settle()
+    assert read_records(simulation)[-2:] == [("SHIPPED", 3), ("FULFILLED", 3)]

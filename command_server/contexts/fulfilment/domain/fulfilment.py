@@ -40,7 +40,7 @@ class RecordFulfilment:
     """Record the progress of a fulfilment."""
 
     order_id: Id
-    number: Annotated[int, between(1, 10**9)]
+    number: Annotated[int, between(1, 10**18)]
     order_version: Annotated[int, between(1)]
     state: RecordedState
     waiting_for: Text

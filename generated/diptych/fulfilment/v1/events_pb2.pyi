@@ -39,7 +39,9 @@ class FulfilmentRecorded(_message.Message):
     order_id: _builtins.str
     """The order's id."""
     number: _builtins.int
-    """The number of the record, from 1; a record with a lower number is overtaken."""
+    """The number of the record, which is its time in microseconds since 1970, or the number after the last one if
+    that is higher. A record with a lower number is overtaken.
+    """
     order_version: _builtins.int
     """The order's version at the last event that the fulfilment has processed."""
     state: _types_pb2.Fulfilment.State.ValueType
