@@ -1,5 +1,7 @@
 """Queries of inventory: products, stock, reorder alerts, stock movements, reservations, purchase orders."""
 
+import asyncio
+
 from diptych.inventory.v1 import query_service_pb2 as protocol
 from diptych.inventory.v1.types_pb2 import (
     ExpectedStock,
@@ -42,8 +44,10 @@ async def get_product(products: FreshReader, request: protocol.GetProductRequest
 async def get_stock(stocks: FreshReader, request: protocol.GetStockRequest) -> bytes:
     """Respond with a SKU's stock in each warehouse, the totals, and what purchase orders lack."""
     (orders,) = stocks.others
-    views = await list_pages.read_all(stocks, stocks.view.index("sku", request.sku), MAX_WAREHOUSES)
-    expected = await orders.get_counters(orders.view.counters("expected", request.sku))
+    views, expected = await asyncio.gather(
+        list_pages.read_all(stocks, stocks.view.index("sku", request.sku), MAX_WAREHOUSES),
+        orders.get_counters(orders.view.counters("expected", request.sku)),
+    )
     if not views and not expected:
         raise STOCK_NOT_FOUND.error(request.sku, "")
     by_warehouse = sorted(map(Stock.FromString, views), key=lambda stock: stock.warehouse_id)
