@@ -94,7 +94,8 @@ async def test_stock_is_reported_in_total_and_by_warehouse(caller: Caller, sku: 
     levels = [(s.warehouse_id, s.on_hand, s.reserved, s.available, s.in_transit) for s in stock.stocks]
     assert levels == [("w-1", 6, 3, 3, 0), ("w-2", 5, 0, 5, 4)]
     assert (stock.on_hand, stock.reserved, stock.available, stock.in_transit) == (11, 3, 8, 4)
-    product = (await caller.query(queries.GetProductRequest(sku=sku))).product
+    request = queries.GetProductRequest(sku=sku, at_least_as_fresh=sent.consistency_token)
+    product = (await caller.query(request)).product
     assert (product.title, list(product.warehouse_ids)) == ("Green tea", ["w-1", "w-2"])
 
 
@@ -205,7 +206,9 @@ async def test_a_purchase_order_raises_the_stock_as_its_goods_arrive(
         queries.GetPurchaseOrderRequest(purchase_order_id=id_, at_least_as_fresh=closed.consistency_token)
     )
     assert (found.purchase_order.state, found.purchase_order.version) == (PurchaseOrder.STATE_CLOSED, 5)
-    movements = await caller.query(queries.GetStockMovementsRequest(sku=sku))
+    movements = await caller.query(
+        queries.GetStockMovementsRequest(sku=sku, at_least_as_fresh=received.consistency_token)
+    )
     assert [(each.reference, each.quantity) for each in movements.movements] == [(id_, 12)]
 
 
