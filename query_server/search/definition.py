@@ -20,7 +20,7 @@ class Document:
     fields: Mapping[str, Any]
     """Values by the names of `IndexDefinition.add_fields`; lists for fields with several values."""
     rank: float
-    """0 to 1: which of several documents with the same score comes first."""
+    """Which of several documents with the same score comes first: a multiple of 1/RANKS, below 1."""
     check: str
     """What `diptych verify` compares: the id, and what the document has of views and time."""
     next_change: float | None = None

@@ -33,6 +33,8 @@ STEP = 0.25
 """The least difference between two scores."""
 MAX_WEIGHT = 0.002
 """log2(2 + 0.002) is 1.0014: the largest weight raises MAX_SCORE by 0.19."""
+RANKS = 8
+"""Different ranks of documents. Within a rank the hash decides, as far as 32 bits of the score tell."""
 MAX_RESULTS = 1_000
 """Documents of one search that are listed."""
 MARGIN = 8
@@ -198,7 +200,7 @@ class SearchIndex:
             "id": view_id,
             "hash": hash_id(view_id),
             "check": hash_check(document.check),
-            "weight": document.rank * MAX_WEIGHT,
+            "weight": (document.rank + hash_id(view_id) / 2**62 / RANKS) * MAX_WEIGHT,
         }
         numbering = self.definition.numbering
         if numbering and (value := document.fields.get(numbering.field)):

@@ -18,8 +18,8 @@ from query_server.contexts.catalogue.search import search_products, suggest_prod
 from query_server.contexts.catalogue.tree import (
     CATEGORY_NOT_FOUND,
     TREES,
-    find_children,
     list_subtree,
+    read_children,
     read_tree,
 )
 from query_server.fresh_reader import FreshReader
@@ -53,7 +53,7 @@ async def browse_category(products: FreshReader, request: protocol.BrowseCategor
     (trees,) = products.others
 
     async def find_windows() -> Sequence[Window]:
-        category_ids = list(list_subtree(find_children(await read_tree(trees)), request.category_id))
+        category_ids = list(list_subtree(await read_children(trees), request.category_id))
         if not category_ids:
             raise CATEGORY_NOT_FOUND.error(request.category_id)
         if not request.include_descendants:

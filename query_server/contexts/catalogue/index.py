@@ -12,7 +12,7 @@ from contracts.money import to_nanos
 from contracts.view_layout import View
 from query_server.contexts.catalogue.tree import TREE_ID, TREES, find_children, list_subtree
 from query_server.search.definition import Document, FlagSource, IndexDefinition, Numbering
-from query_server.search.index import make_sort_key
+from query_server.search.index import RANKS, make_sort_key
 from query_server.search.text import MAX_PREFIX, list_prefixes, normalise, split_words, stem
 from query_server.timestamps import to_nanoseconds
 
@@ -114,7 +114,7 @@ def make_document(data: bytes, in_stock: bool, now: float) -> Document | None:
     amount = f"{price.currency_code} {to_nanos(price)}" if price is not None else ""
     return Document(
         fields,
-        rank=1 / max(len(title_words), 1),
+        rank=max(1 - len(title_words) / RANKS, 0),
         check=f"{product.sku} {product.version} {in_stock} {amount}",
         next_change=find_next_change(product, time),
     )

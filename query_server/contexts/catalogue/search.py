@@ -20,7 +20,7 @@ from query_server.contexts.catalogue.index import (
     find_words,
     list_query_words,
 )
-from query_server.contexts.catalogue.tree import CATEGORY_NOT_FOUND, find_children, list_subtree, read_tree
+from query_server.contexts.catalogue.tree import CATEGORY_NOT_FOUND, list_subtree, read_children
 from query_server.fresh_reader import FreshReader
 from query_server.pages import PagedList, get_size
 from query_server.search.follower import IndexFollower
@@ -146,8 +146,8 @@ def _count_few(searcher: Searcher, addresses: Sequence[DocAddress]) -> Counts:
 
 def _count_many(searcher: Searcher, query: Query) -> Counts:
     terms: dict[str, Any] = {
-        field: {"terms": {"field": field, "size": COUNTED_VALUES, "segment_size": COUNTED_VALUES}}
-        for field in FACETS
+        field: {"terms": {"field": field, "size": 4 * size, "segment_size": COUNTED_VALUES}}
+        for field, size in FACETS.items()
     }
     terms["in_stock"] = {"terms": {"field": "in_stock"}}
     found: Any = searcher.aggregate(query, terms)
@@ -166,8 +166,7 @@ async def search_products(products: FreshReader, request: protocol.SearchProduct
     shown = ShownDocuments.parse(paged_list.read_token())
     filters = _list_filters(index.index, request)
     if request.category_id:
-        tree = await read_tree(trees)
-        below = tuple(list_subtree(find_children(tree), request.category_id))
+        below = list(list_subtree(await read_children(trees), request.category_id))
         if not below:
             raise CATEGORY_NOT_FOUND.error(request.category_id)
         filters.append((Occur.Must, Query.const_score_query(index.index.filter_numbered(below), 0.0)))
