@@ -39,6 +39,8 @@ from runtime.process import logs
 
 SEARCH = "/diptych.catalogue.v1.QueryService/SearchProducts"
 PRODUCTS, CATEGORIES, BRANDS, WORDS = 100_000, 1_000, 500, 20_000
+FLATNESS = 50
+"""So the most frequent word is in one of seven products: words like "the" are in no search."""
 TOP_CATEGORIES = 10
 """Every other category is below one of these, which a search names."""
 RATE, IN_FLIGHT, SECONDS = 200, 64, 10.0
@@ -54,7 +56,7 @@ CHUNK = 1_000
 
 
 class Shop:
-    """Products with words as frequent as in a language, the same in each run."""
+    """Products, the same in each run."""
 
     def __init__(self) -> None:
         self._numbers = random.Random(1)  # noqa: S311 - keeps no secret
@@ -68,7 +70,9 @@ class Shop:
         self.stocks = [self._make_stock(product.sku) for product in self.products]
 
     def _pick_word(self) -> str:
-        return self._words[int(WORDS ** self._numbers.random()) - 1]
+        """Return a word: the n-th has the frequency 1 / (n + FLATNESS)."""
+        rank = FLATNESS * ((WORDS + FLATNESS) / FLATNESS) ** self._numbers.random() - FLATNESS
+        return self._words[int(rank)]
 
     def _pick_words(self, count: int) -> str:
         return " ".join(self._pick_word() for _ in range(count))

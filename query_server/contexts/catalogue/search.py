@@ -1,5 +1,6 @@
 """Searches of the catalogue: products by words and filters, and completions of words."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -20,7 +21,7 @@ from query_server.contexts.catalogue.index import (
     find_words,
     list_query_words,
 )
-from query_server.contexts.catalogue.tree import CATEGORY_NOT_FOUND, list_subtree, read_children
+from query_server.contexts.catalogue.tree import CATEGORY_NOT_FOUND, Children, list_subtree, read_children
 from query_server.fresh_reader import FreshReader
 from query_server.pages import PagedList, get_size
 from query_server.search.follower import IndexFollower
@@ -165,22 +166,25 @@ async def search_products(products: FreshReader, request: protocol.SearchProduct
     paged_list = PagedList.of(products, request, _identify(request))
     shown = ShownDocuments.parse(paged_list.read_token())
     filters = _list_filters(index.index, request)
+    await products.wait_until_fresh()
+    children, *_ = await asyncio.gather(  # sent together, so they take one round trip
+        read_children(trees) if request.category_id else _read_nothing(),
+        stocks.read() if request.in_stock_only else _read_nothing(),
+        index.check_complete(products, needs_flag=request.in_stock_only),
+    )
     if request.category_id:
-        below = list(list_subtree(await read_children(trees), request.category_id))
+        below = list(list_subtree(children, request.category_id))
         if not below:
             raise CATEGORY_NOT_FOUND.error(request.category_id)
         filters.append((Occur.Must, Query.const_score_query(index.index.filter_numbered(below), 0.0)))
-    await products.wait_until_fresh()
-    if request.in_stock_only:
-        await stocks.read()
-    await index.check_complete(products, needs_flag=request.in_stock_only)
     await index.wait_until_fresh(products, needs_flag=request.in_stock_only)
     count = min(get_size(request), MAX_RESULTS - len(shown.hashes))
     sorting = SORTINGS.get(request.sort, Sorting())
     result = await index.search(Search(index.index, words, filters, sorting, shown, count).run)
     views, last = await _read_views(products, index.index, result)
     token = ""
-    if last < len(result.found.hashes) or result.found.has_more:
+    has_more = last < len(result.found.hashes) or result.found.has_more
+    if has_more and len(shown.hashes) + last < MAX_RESULTS:
         token = paged_list.build_page((), shown.add(result.found.hashes[:last], result.mode)).next_page_token
     products.views.age.include_unknown()  # the index may be a moment behind the views
     rest = protocol.SearchProductsResponse(
@@ -188,6 +192,10 @@ async def search_products(products: FreshReader, request: protocol.SearchProduct
     )
     token_field = encode_field(NEXT_PAGE_TOKEN, token.encode()) if token else b""
     return encode_repeated(ITEMS, views) + token_field + rest.SerializeToString()
+
+
+async def _read_nothing() -> Children:
+    return {}
 
 
 def _identify(request: protocol.SearchProductsRequest) -> str:

@@ -9,6 +9,8 @@ from diptych.catalogue.v1 import query_service_pb2 as protocol
 from diptych.catalogue.v1.types_pb2 import Product
 from redis.asyncio import Redis
 
+from query_server.contexts.catalogue import search
+from query_server.search import index
 from runtime.grpc.rpc_error import RpcError
 from tests.support.builders.shop_views import make_money, make_product, make_stock, make_tree
 from tests.support.harness.keys import mint_token
@@ -124,6 +126,17 @@ def check_facets(facets: protocol.Facets) -> None:
     assert [each.category_id for each in facets.categories] == ["chairs", "desks", "lamps"]
     assert [(each.name, each.value, each.count) for each in facets.attributes] == [("place", "desk", 1)]
     assert facets.in_stock == 1
+
+
+async def test_pages_end_after_the_results_that_are_listed(
+    server: SearchServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = await server.find_all("desk", page_size=2)
+    assert len(every) == 5
+    for limit in (3, 4):
+        for module in (index, search):
+            monkeypatch.setattr(module, "MAX_RESULTS", limit)
+        assert await server.find_all("desk", page_size=2) == every[:limit]
 
 
 async def test_words_are_completed(server: SearchServer) -> None:
