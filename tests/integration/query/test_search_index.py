@@ -14,6 +14,8 @@ from redis.asyncio import Redis
 
 from contracts.view_layout import GENERATION
 from query_server.contexts.catalogue.index import CLOCKS_DIFFER, PRODUCTS, STOCKS
+from query_server.search import index
+from query_server.search.index import MAX_WEIGHT
 from runtime.grpc.health import NotReady
 from runtime.grpc.rpc_error import RpcError
 from tests.support.builders.shop_views import make_money, make_product, make_stock, make_tree
@@ -173,7 +175,8 @@ async def test_an_index_is_found_again_at_the_next_start(
     await shop.put(make_product("p-0", "Lamp", later=(90, in_force_at), version=2))
     async with run_search_server(redis_url, tmp_path) as server:
         await server.until_found("lamp", ["p-1", "p-2"], in_stock_only=True)
-    await shop.put(make_product("p-3", "Table", version=2), make_product("p-9", "Lamp", number=9))
+    table = make_product("p-3", "Table", version=2, number=3)
+    await shop.put(table, make_product("p-9", "Lamp", number=9))
     await shop.put(make_stock("p-1", 0, version=2))
     await shop.redis.delete(shop.views[Product].key("p-4"))
     await shop.redis.zremrangebyrank(shop.views[Product].index("all"), 4, 4)
@@ -181,6 +184,7 @@ async def test_an_index_is_found_again_at_the_next_start(
         # p-3 and p-9 have changed, as has the stock of p-1, and p-4 is gone.
         assert server.follower.read_at_start == 4
         assert sorted(await server.find("lamp")) == ["p-0", "p-1", "p-2", "p-9"]
+        assert (await server.search("lamp")).total_count == 4
         assert await server.find("lamp", in_stock_only=True) == ["p-2"]
         await server.until_found("lamp", ["p-0"], min_price=make_money(80))
 
@@ -272,10 +276,18 @@ async def test_a_category_has_what_is_below_it_in_any_tree(
             await check(server)
 
 
-@pytest.mark.parametrize("sort", [0, protocol.SearchProductsRequest.SORT_PRICE_ASCENDING])
+@pytest.mark.parametrize(
+    ("sort", "max_weight"),
+    [(0, MAX_WEIGHT), (0, 0.0), (protocol.SearchProductsRequest.SORT_PRICE_ASCENDING, 0.0)],
+)
 async def test_servers_with_different_histories_rank_alike(
-    shop: StoredShop, redis_url: str, sort: protocol.SearchProductsRequest.Sort.ValueType
+    shop: StoredShop,
+    redis_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    sort: protocol.SearchProductsRequest.Sort.ValueType,
+    max_weight: float,
 ) -> None:
+    monkeypatch.setattr(index, "MAX_WEIGHT", max_weight)  # without weights there are many equal scores
     numbers = random.Random(1)
     async with run_search_server(redis_url) as old:
         for version in range(2, 8):  # many deleted documents, in many segments
