@@ -300,12 +300,27 @@ class IndexFollower:
                     failures.report(error)
                 await asyncio.sleep(RETRY_INTERVAL)
                 self._woken.set()
+            except (OSError, ValueError) as error:  # of the library: the disk is full, or the index damaged
+                failures.report(error)
+                await asyncio.sleep(RETRY_INTERVAL)
+                await self._begin_again()
             except GenerationSwitched as switch:
                 for followed in self._followed:
                     if followed.views.view.projection == switch.projection:
                         followed.model.follow(switch.generation)
                         followed.must_sweep = True
                 self._woken.set()
+
+    async def _begin_again(self) -> None:
+        """Fill an empty index, and try again later if none can be made."""
+        documents = self._documents
+        documents.build, documents.is_complete, documents.must_sweep = "", False, True
+        documents.versions.clear()
+        self._uncommitted.clear()
+        self._due.clear()
+        self._woken.set()
+        with suppress(OSError, ValueError):
+            await self._write(self.index.begin)
 
     async def _wait_for_work(self) -> None:
         pause = max(self._due[0][0] - time(), 0) if self._due else None

@@ -128,9 +128,14 @@ class SearchIndex:
                 return state
         except (OSError, ValueError):  # it is damaged
             pass
+        self.begin()
+        return None
+
+    def begin(self) -> None:
+        """Begin an empty index."""
+        self.ids.clear()
         self.folder.clear()
         self._open()
-        return None
 
     def _open(self) -> None:
         self._index = Index(self.schema, path=str(self.folder.path))

@@ -198,6 +198,31 @@ async def test_a_damaged_index_is_filled_anew(shop: StoredShop, redis_url: str, 
         assert sorted(await server.find("lamp")) == ALL
 
 
+async def test_an_index_that_cannot_be_written_is_filled_anew(
+    server: SearchServer, shop: StoredShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits = [OSError("no space left on device"), ValueError("an index writer was killed")]
+    commit = server.follower.index.commit
+
+    def fail() -> None:
+        if commits:
+            raise commits.pop()
+        commit()
+
+    monkeypatch.setattr(server.follower.index, "commit", fail)
+    await shop.put(make_product("p-1", "Table", version=2))
+    await until(lambda: not commits)
+
+    async def is_filled() -> bool:
+        try:
+            return await server.find("table") == ["p-1"] and len(await server.find("lamp")) == 4
+        except RpcError as error:
+            assert error.reason == "VIEW_REBUILDING"
+            return False
+
+    await until(is_filled)
+
+
 async def test_servers_share_a_folder(shop: StoredShop, redis_url: str, tmp_path: Path) -> None:
     async with run_search_server(redis_url, tmp_path) as one, run_search_server(redis_url, tmp_path) as other:
         assert sorted(await one.find("lamp")) == sorted(await other.find("lamp")) == ALL
