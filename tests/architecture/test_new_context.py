@@ -18,7 +18,7 @@ NEW = Names("probe_context", "probe")
 """Names that no context of a reader has."""
 QUOTED = Names("loyalty", "member")
 """The names in the documentation."""
-EXAMPLES = ("projector/projections/ordering/order.py", "query_server/contexts/ordering.py")
+EXAMPLES = ("projector/projections/ordering/order.py", "query_server/contexts/ordering/__init__.py")
 """Files that the documentation quotes beside those of the new context."""
 PYTHON = [path for path in INSIDE.list_paths(NEW) if path.endswith(".py")]
 
