@@ -68,7 +68,7 @@ async def trace_order(stack: Stack, collector: Collector) -> Sequence[Span]:
     def has_ended() -> bool:
         """Return whether views and saga have the second events of the order and its claims.
 
-        Each process exports its spans by itself, so a parent may come after its children.
+        Each process exports its spans by itself, so parents and children come in any order.
         """
         spans = list_spans()
         received = Counter(
@@ -77,7 +77,9 @@ async def trace_order(stack: Stack, collector: Collector) -> Sequence[Span]:
             if span.attributes.get("messaging.message.id", "").endswith("@2")
             if span.kind == "CONSUMER" and "fulfilment." not in span.attributes["messaging.message.id"]
         )
-        return received == CONFIRMED and len(list_roots(spans)) == 1
+        parents = {span.parent for span in spans}
+        has_answers = all(span.id in parents for span in spans if "diptych.step" in span.attributes)
+        return received == CONFIRMED and len(list_roots(spans)) == 1 and has_answers
 
     await until(has_ended, 30)
     return list_spans()
