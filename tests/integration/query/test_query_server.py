@@ -156,7 +156,7 @@ async def test_an_error_carries_its_reason_and_the_staleness(query_server: Query
     await until(has_staleness)
 
 
-@pytest.mark.parametrize(("deadline", "earliest"), [(0.8, 0.7), (None, 1.95)])
+@pytest.mark.parametrize(("deadline", "earliest"), [(0.8, 0.6), (None, 1.5)])
 async def test_a_view_that_stays_behind_is_reported_before_the_deadline(
     query_server: QueryServer, model: Model, deadline: float | None, earliest: float
 ) -> None:
