@@ -98,7 +98,7 @@ class Delivery:
 
     def deliver(self) -> Collection[str]:
         """Deliver the events; return those of their streams that are parked now."""
-        latest = self.assigned.latest
+        latest = dict(self.assigned.latest)
         parked = set() if self._is_own else self._skip_parked()
         failures = {stream: each for stream, each in self.assigned.failures.items() if stream not in parked}
         behind: dict[str, int] = {}
@@ -110,7 +110,10 @@ class Delivery:
                 if obstacle := instance.find_obstacle(stream):
                     _keep_first(failures, stream, (events[0].version, obstacle))
                 elif not instance.unreadable and _is_behind(instance, stream, events):
-                    _keep_first(behind, stream, instance.find_position(stream).version + 1)
+                    position = instance.find_position(stream)
+                    _keep_first(behind, stream, position.version + 1)
+                    if stream != instance.own_stream:  # an event comes late; the failed one waits behind it
+                        latest[stream] = max(latest[stream], position.failed_version)
                 elif (
                     not self._apply(instance, stream, events) and instance.find_position(stream).failed_input
                 ):

@@ -113,7 +113,9 @@ class Retry(_OfInstance[Instance]):
 
     def apply(self, unit: UnitOfWork) -> Instance:
         instance = self.find_existing(unit)
-        if not instance.failure:
+        if instance.failure:
+            instance.operator_actions += 1
+        else:
             instance.react_to(RetryRequested(unit.now), instance.first_cause)
         unit.actions.append((instance, OperatorAction("retry", self.reason, self.operator)))
         unit.save(instance)
