@@ -14,10 +14,10 @@ from typing import Protocol
 
 import msgspec
 
-from contracts.view_layout import id_of_member
 from query_server.fresh_reader import FreshReader
+from query_server.list_pages import read_current_views
 from query_server.pages import Page, PagedList, PageRequest, get_size
-from query_server.view_reader import ListedView, ViewReader, Window
+from query_server.view_reader import ViewReader, Window
 
 MAX_CHECKED = 1_000
 """Views that are read for one page."""
@@ -148,11 +148,7 @@ class SortedList(msgspec.Struct, frozen=True):
         return page, page[-1][0] if len(page) < len(remaining) else ""
 
 
-async def _read_current_views(views: ViewReader, index: str, members: Sequence[str]) -> dict[str, bytes]:
+async def _read_current_views(views: ViewReader, index: str, members: list[str]) -> dict[str, bytes]:
     """Return views by member, without those that have left the index, and those that cannot be read."""
-    found = await views.get_listed_views([id_of_member(member) for member in members]) if members else []
-    return {
-        member: view.data
-        for member, view in zip(members, found, strict=True)
-        if isinstance(view, ListedView) and views.has_entry(view, (index, member))
-    }
+    found = await read_current_views(views, index, members) if members else []
+    return {member: data for member, data in found if isinstance(data, bytes)}

@@ -77,7 +77,7 @@ async def _read_views(
         candidates = members[:missing_count]
         while candidates:
             count = budget.plan_read(len(candidates))
-            for member, data in await _read_current_views(views, window.index, candidates[:count]):
+            for member, data in await read_current_views(views, window.index, candidates[:count]):
                 if isinstance(data, RpcError):
                     if complete:
                         raise data
@@ -94,7 +94,7 @@ async def _read_views(
     return result, after
 
 
-async def _read_current_views(
+async def read_current_views(
     views: ViewReader, index: str, members: list[str]
 ) -> list[tuple[str, StoredView]]:
     """Return each member with its view; None for a member that is no index entry of its view any more."""
