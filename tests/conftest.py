@@ -2,10 +2,14 @@
 
 import signal
 import sys
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import settings
 
 from devstack.processes import Process
+from runtime.grpc import caller
+from runtime.telemetry import trace_context
 from tests.support.harness.forked_process import ForkedChild
 from tests.support.harness.servers import (
     database_url,
@@ -46,3 +50,11 @@ if sys.platform == "linux":
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background jobs
 settings.register_profile("any_machine", deadline=None)  # a busy machine is no failure
 settings.load_profile("any_machine")
+
+
+@pytest.fixture(autouse=True)
+def no_caller_is_left() -> Iterator[None]:
+    """Later tests of the process would make their calls as that caller, or in that trace."""
+    yield
+    assert caller.current_or_none() is None
+    assert trace_context.get_current() is None

@@ -46,7 +46,7 @@ async def database(database_url: str) -> AsyncIterator[AsyncEngine]:
 
 
 @pytest.fixture
-def api(redis: Redis, database: AsyncEngine) -> GenerationsApi:
+async def api(redis: Redis, database: AsyncEngine) -> GenerationsApi:
     caller.set_current(caller.Caller("ada", frozenset()))
     nats: Any = None  # only asked how far a build is
     return GenerationsApi(redis, database, nats, [CHEQUES])
