@@ -143,7 +143,10 @@ class RedisStore(RedisBuild):
         )
         if update.repairs == "history":
             return (*identity, parked, True, *history, ())
-        fields += ["entries", _json(after.entries).decode()]
+        # What is stored in the place of a repaired view is unknown, even where `before` is equal.
+        stored = None if update.repairs or not before.version else before.entries
+        if stored != after.entries:
+            fields += ["entries", _json(after.entries).decode()]
         for column in content.columns:
             fields += column
         return (
@@ -153,7 +156,7 @@ class RedisStore(RedisBuild):
             *history,
             content.event_contributions,
             _json(content.contributions).decode(),
-            after.entries,
+            [entry for entry in after.entries if entry not in (stored or ())],
             [entry for entry in before.entries if entry not in after.entries],
             content.change_feeds,
         )

@@ -16,7 +16,7 @@ for i, update in ipairs(cmsgpack.unpack(updates)) do
   -- A key of another type is a conflict: the projector loads the view, and restores its hash.
   local stored = redis.pcall('HMGET', key, 'version', 'revision', 'contributions', 'counted', 'archived', 'parked')
   if not error_of(stored) and number(stored[1]) == version and number(stored[2]) == revision then
-    local has_view = #fields > 4 -- the view itself, and not only its parked record
+    local has_view = update[11] ~= nil -- the view itself, and not only its parked record
     if has_view then
       extend(fields, 'data', ARGV[next_argument])
       local contributions, entries, previous_entries, feeds = unpack(update, 11)

@@ -37,6 +37,7 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fold_process, "MIN_EVENTS", EVENTS)
     monkeypatch.setattr(fold_process, "START_TIME", 60.0)
     monkeypatch.setattr(fold_process, "SILENCE_LIMIT", 60.0)
+    monkeypatch.setattr(fold_process, "MIN_RATE", 1.0)
 
 
 @pytest.fixture
