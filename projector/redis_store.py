@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 
 from contracts.view_layout import MAX_CHANGE_FEED_SIZE, View
 from projector import traces
+from projector.entry_lists import EntryList, EntryLists
 from projector.lua import read_script
 from projector.ports import NO_PARTITIONS, Advances
 from projector.projection import Entry
@@ -110,6 +111,7 @@ class RedisStore(RedisBuild):
     ) -> set[str]:
         """Write views and checkpoints; return the ids of the views that another projector has changed."""
         packed_updates = pack([self._pack_update(update) for update in updates])
+        added, removed = _list_changed_entries(updates)
         contents = [data for update in updates for data in _list_contents(update)]
         arguments = self._build_advance_arguments(advances, as_of)
         start = time_ns()
@@ -118,6 +120,8 @@ class RedisStore(RedisBuild):
             args=[
                 *arguments,
                 packed_updates,
+                pack(added),
+                pack(removed),
                 self._view.change_channel,
                 self._max_change_feed_size,
                 *contents,
@@ -143,9 +147,7 @@ class RedisStore(RedisBuild):
         )
         if update.repairs == "history":
             return (*identity, parked, True, *history, ())
-        # What is stored in the place of a repaired view is unknown, even where `before` is equal.
-        stored = None if update.repairs or not before.version else before.entries
-        if stored != after.entries:
+        if after.entries != before.entries or not before.version or update.repairs:
             fields += ["entries", _json(after.entries).decode()]
         for column in content.columns:
             fields += column
@@ -156,8 +158,6 @@ class RedisStore(RedisBuild):
             *history,
             content.event_contributions,
             _json(content.contributions).decode(),
-            [entry for entry in after.entries if entry not in (stored or ())],
-            [entry for entry in before.entries if entry not in after.entries],
             content.change_feeds,
         )
 
@@ -180,6 +180,20 @@ class RedisStore(RedisBuild):
         """Remove an aggregate from the list of the parked ones, unless its view is parked."""
         keys = [self._view.key(view_id), self._view.parked, self._view.parked_since]
         await self._unlist_script(keys=keys, args=[view_id])
+
+
+def _list_changed_entries(updates: Sequence[Update]) -> tuple[list[EntryList], list[EntryList]]:
+    """Return the index entries to add, and those to remove."""
+    added, removed = EntryLists("0"), EntryLists()
+    for position, update in enumerate(updates, 1):
+        if update.content is None or update.repairs == "history":
+            continue
+        before, after = update.before.entries, update.after.entries
+        # A repair adds entries again that may be missing, even where those of `before` are the same.
+        added.add(position, after, () if update.repairs else before)
+        if before:
+            removed.add(position, before, after)
+    return added.list_all(), removed.list_all()
 
 
 def _parse_number(value: bytes | None) -> int:

@@ -16,40 +16,28 @@ local function attempt(id, command, key, ...)
   failed_writes[#failed_writes + 1] = {id, key, reply.err}
 end
 
-local MAX_ENTRIES = 1000 -- of a call; Lua passes 8,000 arguments at most
-local added_entries, removed_entries = {}, {}
-
--- Collects an index entry to add or remove. Views of a batch share indexes, so each is written once, after the views:
--- a full Redis refuses the first command of a script that needs memory, and then a removal must not precede it.
-local function collect(entries, id, key, member)
-  local collected = entries[key]
-  if not collected then
-    collected = {ids = {}, members = {}}
-    entries[key] = collected
-  end
-  local count = #collected.ids
-  collected.ids[count + 1], collected.members[count + 1] = id, member
-end
-
-local function write_collected(command, entries, score)
-  for key, collected in pairs(entries) do
-    for first = 1, #collected.ids, MAX_ENTRIES do
-      local last, arguments = math.min(#collected.ids, first + MAX_ENTRIES - 1), {}
-      for i = first, last do
-        if score then arguments[#arguments + 1] = score end
-        arguments[#arguments + 1] = collected.members[i]
-      end
-      if not attempt(collected.ids[first], command, key, unpack(arguments)) then
-        local error = failed_writes[#failed_writes][3]
-        for i = first + 1, last do failed_writes[#failed_writes + 1] = {collected.ids[i], key, error} end
-      end
+-- Returns what is left of a list of index entries without the views that had a conflict.
+local function select_current(positions, arguments, is_conflict)
+  local width, current, current_arguments = #arguments / #positions, {}, {}
+  for i, position in ipairs(positions) do
+    if not is_conflict[position] then
+      current[#current + 1] = position
+      for j = (i - 1) * width + 1, i * width do current_arguments[#current_arguments + 1] = arguments[j] end
     end
   end
+  return current, current_arguments
 end
 
-local function write_entries()
-  write_collected('ZREM', removed_entries)
-  write_collected('ZADD', added_entries, 0)
+-- Adds or removes index entries (entry_lists.py) of the views that had no conflict.
+local function write_entries(command, lists, updates, is_conflict)
+  for _, list in ipairs(lists) do
+    local key, positions, arguments = unpack(list)
+    if next(is_conflict) then positions, arguments = select_current(positions, arguments, is_conflict) end
+    if #positions > 0 and not attempt(updates[positions[1]][2], command, key, unpack(arguments)) then
+      local error = failed_writes[#failed_writes][3]
+      for i = 2, #positions do failed_writes[#failed_writes + 1] = {updates[positions[i]][2], key, error} end
+    end
+  end
 end
 
 local function add(id, key, counter, amount)
@@ -98,6 +86,8 @@ local function record_change(id, feeds)
 end
 
 local function notify(channel, max_feed_size)
-  for _, feed in ipairs(changed_feeds) do redis.call('ZREMRANGEBYRANK', feed, 0, -max_feed_size - 1) end
+  for _, feed in ipairs(changed_feeds) do -- each of its views has a number of its own, from 1
+    if last_numbers[feed] > max_feed_size then redis.call('ZREMRANGEBYRANK', feed, 0, -max_feed_size - 1) end
+  end
   if #changed_ids > 0 then redis.call('PUBLISH', channel, cmsgpack.pack({changed_ids, changed_feeds})) end
 end

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from contracts import streams
 from contracts.envelope import RecordedEvent
-from contracts.view_layout import View
+from contracts.view_layout import View, id_of_member
 from projector.fold import fold
 from projector.records import Update
 from projector.redis_store import RedisStore
@@ -20,6 +20,7 @@ from tests.support.ledger.histories import cheque_events
 from tests.support.ledger.projections import CHEQUES, HISTORIES
 
 FEED = VIEW.change_feed("account", "a-1")
+STATES = ("STATE_ENDORSED", "STATE_VOIDED")
 ONE, TWO, OTHER = cheque_events("c-1"), cheque_events("c-2"), cheque_events("c-3", "a-2")
 
 
@@ -117,6 +118,18 @@ async def test_a_view_with_a_conflict_is_neither_written_nor_notified(
         assert await notifications.none_left()
     assert await projection_run.read_view(redis, "c-1") == before
     assert await projection_run.read_change_feed(redis) == {"c-1": 1, "c-2": 2}
+
+
+async def test_a_view_with_a_conflict_leaves_the_lists_that_it_shares(
+    store: RedisStore, redis: Redis
+) -> None:
+    for history in (ONE[:1], TWO[:1]):
+        await write(store, history)
+    late, current = await create_update(store, ONE), await create_update(store, TWO)
+    await write(store, ONE[:2])
+    assert await store.write([late, current]) == {"c-1"}
+    listed = [await projection_run.read_index(redis, VIEW.index("state", state)) for state in STATES]
+    assert [[id_of_member(member) for member in members] for members in listed] == [["c-1"], ["c-2"]]
 
 
 async def test_a_change_feed_keeps_the_latest_changes(redis: Redis) -> None:
