@@ -16,7 +16,6 @@ commits, merges) is done in threads; it releases Python's lock for most of it.
 
 import asyncio
 import heapq
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -30,9 +29,11 @@ from query_server.fresh_reader import FreshReader
 from query_server.freshness import RETRY_AFTER
 from query_server.read_models import ServingReadModel
 from query_server.search.definition import IndexDefinition
+from query_server.search.flags import Flags
 from query_server.search.folder import SavedState
+from query_server.search.followed_view import SLICE_SIZE, FollowedView, get_incarnation
 from query_server.search.index import Change, SearchIndex
-from query_server.view_reader import GenerationSwitched, ViewReader, Window
+from query_server.view_reader import GenerationSwitched, Window
 from runtime.grpc.health import NotReady
 from runtime.grpc.rpc_error import RpcError
 from runtime.grpc.waits import Wait, Waits, Woken
@@ -41,8 +42,6 @@ from runtime.process.lifecycle import cancel_and_wait
 
 BATCH_INTERVAL = 0.02
 """Seconds for which changes gather before they are read."""
-SLICE_SIZE = 500
-"""Views that are read with one pipeline."""
 MAX_UNCOMMITTED = 5_000
 """Documents of a sweep after which they are committed."""
 RETRY_INTERVAL = 0.5
@@ -53,84 +52,6 @@ SEARCH_THREADS = 2
 
 T = TypeVar("T")
 log = logs.get_logger(__name__)
-
-
-class FollowedView:
-    """What is known of the views of one projection.
-
-    Args:
-        model: of the projection.
-        listing: the name of the index in Redis that lists all views.
-    """
-
-    def __init__(self, model: ServingReadModel, listing: str) -> None:
-        self.model = model
-        self._listing = listing
-        self.build = ""
-        """The build that the last complete sweep has read."""
-        self.versions: dict[str, int] = {}
-        """By view id."""
-        self.changed: set[str] = set()
-        """The ids of views to read."""
-        self.must_sweep = False
-        self.is_complete = False
-        """Whether all views of one build were read."""
-
-    @property
-    def views(self) -> ViewReader:
-        return self.model.current.views
-
-    @property
-    def index(self) -> str:
-        return self.views.view.index(self._listing)
-
-    def take_changed(self) -> list[str]:
-        return [self.changed.pop() for _ in range(min(len(self.changed), SLICE_SIZE))]
-
-    async def read_build(self) -> str:
-        _, (build,) = await self.views.read_while_ready(("GET", self.views.view.build))
-        if build is None:
-            raise self.views.rebuilding_error()
-        return f"{self.views.view.generation} {build.decode()}"
-
-    async def read_versions(self, view_ids: Sequence[str]) -> list[int]:
-        """Return versions, 0 for a view that does not exist."""
-        key = self.views.view.key
-        _, rows = await self.views.read_while_ready(*(("HGET", key(each), "version") for each in view_ids))
-        return [self.views.parse_version(each, version) for each, version in zip(view_ids, rows, strict=True)]
-
-    async def read(self, view_ids: Sequence[str]) -> list[tuple[str, bytes | None, int]]:
-        """Return ids, serialised views and versions; no view where it does not exist or cannot be read."""
-        key, views = self.views.view.key, self.views
-        _, rows = await views.read_while_ready(
-            *(("HMGET", key(each), "data", "version") for each in view_ids)
-        )
-        checked = views.check_all(view_ids, [data for data, _ in rows])
-        return [
-            (view_id, data if isinstance(data, bytes) else None, views.parse_version(view_id, version))
-            for view_id, data, (_, version) in zip(view_ids, checked, rows, strict=True)
-        ]
-
-
-def _get_incarnation(build: str) -> str:
-    return build.partition(" ")[2].partition("/")[0]
-
-
-class _Listener:
-    """Passes on the changes of one projection."""
-
-    def __init__(self, followed: FollowedView, wake: Callable[[], None]) -> None:
-        self._followed = followed
-        self._wake = wake
-
-    def add_changed(self, generation: str, view_ids: Sequence[str]) -> None:
-        if generation == self._followed.views.view.generation:
-            self._followed.changed.update(view_ids)
-            self._wake()
-
-    def add_missed(self) -> None:
-        self._followed.must_sweep = True
-        self._wake()
 
 
 class IndexFollower:
@@ -154,17 +75,15 @@ class IndexFollower:
         self._models = models
         self._waits = waits
         definition: IndexDefinition = index.definition
-        self._documents = FollowedView(models[definition.view], definition.listing)
-        self._flag = definition.flag
-        self._flags: FollowedView | None = None
+        self._woken = asyncio.Event()
+        self._documents = FollowedView(models[definition.view], definition.listing, self._woken.set)
+        self._flags: Flags | None = None
+        self._flag_views: FollowedView | None = None
         self._followed = [self._documents]
-        if self._flag:
-            self._flags = FollowedView(models[self._flag.view], self._flag.listing)
-            self._followed.insert(0, self._flags)  # documents are made with the flags as they are
-        self._flags_on: dict[str, str] = {}
-        """The document's id of each view that has its flag on."""
-        self._flag_counts: Counter[str] = Counter()
-        """The numbers of these views by document's id."""
+        if source := definition.flag:
+            self._flags = Flags(source)
+            self._flag_views = FollowedView(models[source.view], source.listing, self._woken.set)
+            self._followed.insert(0, self._flag_views)  # documents are made with the flags as they are
         self._due: list[tuple[float, str]] = []
         """A heap of the times at which documents change, with their ids."""
         self._uncommitted: dict[str, int] = {}
@@ -180,12 +99,10 @@ class IndexFollower:
         self.read_at_start = 0
         """The number of views that were read until the index was complete."""
         self._running: asyncio.Task[NoReturn] | None = None
-        self._woken = asyncio.Event()
         self._writer = ThreadPoolExecutor(1, "search index")
         self._searchers = ThreadPoolExecutor(SEARCH_THREADS, "search")
         for followed in self._followed:
-            listener = _Listener(followed, self._woken.set)
-            notifications.add_follower(followed.views.view.projection, listener)
+            notifications.add_follower(followed.views.view.projection, followed)
 
     # What calls use.
 
@@ -200,11 +117,11 @@ class IndexFollower:
             RpcError: `VIEW_REBUILDING`, or an error of the reader.
         """
         incarnation, _ = await reader.views.read_while_ready()
-        is_current = incarnation == _get_incarnation(self._documents.build)
+        is_current = incarnation == get_incarnation(self._documents.build)
         if not (self._documents.is_complete and is_current):
             raise reader.views.rebuilding_error()
-        if needs_flag and self._flags and not self._flags.is_complete:
-            raise self._flags.views.rebuilding_error()
+        if needs_flag and self._flag_views and not self._flag_views.is_complete:
+            raise self._flag_views.views.rebuilding_error()
 
     async def wait_until_fresh(self, reader: FreshReader, *, needs_flag: bool = False) -> None:
         """Wait until every later search includes the writes of the call's consistency token.
@@ -334,13 +251,13 @@ class IndexFollower:
         now = time()
         while self._due and self._due[0][0] <= now:
             self._documents.changed.add(heapq.heappop(self._due)[1])
-        if self._flags:
+        if self._flag_views:
             try:
-                await self._read_all(self._flags)
+                await self._read_all(self._flag_views)
             except RpcError as error:
                 if error.reason != "VIEW_REBUILDING":
                     raise
-                self._flags.is_complete = False
+                self._flag_views.is_complete = False
                 asyncio.get_running_loop().call_later(RETRY_INTERVAL, self._woken.set)
         await self._read_all(self._documents)
         await self._commit()
@@ -375,7 +292,7 @@ class IndexFollower:
         is_new = build != followed.build
         if is_new and followed is self._documents:
             await self._add_numbers()
-        if is_new and _get_incarnation(build) != _get_incarnation(followed.build):
+        if is_new and get_incarnation(build) != get_incarnation(followed.build):
             followed.is_complete = False
         listed, last = set[str](), ""
         while members := await followed.views.get_members(Window(followed.index), last, SLICE_SIZE):
@@ -416,40 +333,23 @@ class IndexFollower:
         if followed is self._documents:
             await self._replace_documents(rows)
         else:
-            for row in rows:
-                self._set_flag(*row)
+            self._set_flags(followed, rows)
 
-    def _set_flag(self, view_id: str, data: bytes | None, version: int) -> None:
-        assert self._flag and self._flags  # noqa: S101 - only views of flags come here
-        document_id, is_on = self._flag.read(data) if data else ("", False)
-        before = self._flags_on.pop(view_id, "")
-        if is_on:
-            self._flags_on[view_id] = document_id
-        concerned = {before, document_id} - {""}
-        had_flag = {each: each in self._flag_counts for each in concerned}
-        for each, step in ((before, -1), (document_id if is_on else "", 1)):
-            if each:
-                self._flag_counts[each] += step
-        for each in concerned:
-            if not self._flag_counts[each]:
-                del self._flag_counts[each]
-            # After a restart the index may be newer than what was saved of the flags.
-            if not self.has_served.is_set() or had_flag[each] != (each in self._flag_counts):
-                self._update_flag(each)
-        if version:
-            self._flags.versions[view_id] = version
-        else:
-            self._flags.versions.pop(view_id, None)
-
-    def _update_flag(self, document_id: str) -> None:
-        if document_id in self._documents.versions:
-            self._documents.changed.add(document_id)
+    def _set_flags(self, followed: FollowedView, rows: Sequence[tuple[str, bytes | None, int]]) -> None:
+        assert self._flags is not None  # noqa: S101 - only views of flags come here
+        for view_id, data, version in rows:
+            for document_id, has_changed in self._flags.update(view_id, data).items():
+                # After a restart the index may be newer than what was saved of the flags.
+                is_known = document_id in self._documents.versions
+                if is_known and (has_changed or not self.has_served.is_set()):
+                    self._documents.changed.add(document_id)
+            followed.set_version(view_id, version)
 
     async def _replace_documents(self, rows: Sequence[tuple[str, bytes | None, int]]) -> None:
         now = time()
         self.read_at_start += 0 if self.has_served.is_set() else len(rows)
         changes = [
-            Change(view_id, data, version, view_id in self._flag_counts, now)
+            Change(view_id, data, version, self._flags is not None and view_id in self._flags, now)
             for view_id, data, version in rows
         ]
         due = await self._write(lambda: self._apply(changes))
@@ -473,10 +373,7 @@ class IndexFollower:
         await self._write(self.index.commit)
         self.commits += 1
         for view_id, version in self._uncommitted.items():
-            if version:
-                self._documents.versions[view_id] = version
-            else:
-                self._documents.versions.pop(view_id, None)
+            self._documents.set_version(view_id, version)
         self._uncommitted.clear()
 
     # What is saved.
@@ -484,7 +381,7 @@ class IndexFollower:
     def _save(self) -> None:
         if not self._documents.is_complete or self._uncommitted:
             return
-        flags = self._flags
+        flags, flag_views = self._flags, self._flag_views
         self.index.folder.write_state(
             SavedState(
                 version=self.index.version,
@@ -492,9 +389,9 @@ class IndexFollower:
                 versions=self._documents.versions,
                 documents=list(self.index.ids.values()),
                 due=self._due,
-                flag_build=flags.build if flags else "",
-                flag_versions=flags.versions if flags else {},
-                flags_on=self._flags_on,
+                flag_build=flag_views.build if flag_views else "",
+                flag_versions=flag_views.versions if flag_views else {},
+                flags_on=dict(flags.views_on) if flags else {},
             )
         )
 
@@ -503,7 +400,6 @@ class IndexFollower:
             return
         self._documents.build, self._documents.versions = state.build, state.versions
         self._due = state.due
-        if self._flags:
-            self._flags.build, self._flags.versions = state.flag_build, state.flag_versions
-            self._flags_on = state.flags_on
-            self._flag_counts = Counter(state.flags_on.values())
+        if self._flags and self._flag_views:
+            self._flag_views.build, self._flag_views.versions = state.flag_build, state.flag_versions
+            self._flags.restore(state.flags_on)

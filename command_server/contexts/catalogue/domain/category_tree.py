@@ -12,7 +12,6 @@ from command_server.contexts.catalogue.domain.messages import (
     MoveCategory,
     RenameCategory,
 )
-from command_server.contexts.catalogue.domain.texts import clean_text
 from command_server.kernel.decider import (
     Aggregate,
     AlreadyExists,
@@ -22,6 +21,7 @@ from command_server.kernel.decider import (
     members,
 )
 from command_server.kernel.field_rules import check_fields
+from command_server.kernel.texts import clean_text
 
 MAX_CATEGORIES = 1_000
 """Maximum number of categories. The tree's state and view grow with them."""

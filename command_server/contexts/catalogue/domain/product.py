@@ -11,6 +11,7 @@ from typing import Any
 
 from command_server.contexts.catalogue.domain import category_tree
 from command_server.contexts.catalogue.domain.category_tree import CATEGORY_TREE
+from command_server.contexts.catalogue.domain.details import clean_details
 from command_server.contexts.catalogue.domain.messages import (
     NO_DETAILS,
     AssignCategory,
@@ -34,7 +35,6 @@ from command_server.contexts.catalogue.domain.prices import (
     find_price,
     with_price,
 )
-from command_server.contexts.catalogue.domain.texts import clean_details
 from command_server.kernel.decider import Aggregate, Decider, NotFound, Rejected, members, one_stream
 from command_server.kernel.field_rules import check_fields
 

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
 
+from command_server.contexts.customers.domain.addresses import clean_address
 from command_server.contexts.customers.domain.email_claim import EMAIL_CLAIM, check_untaken
 from command_server.contexts.customers.domain.messages import (
     AddAddress,
@@ -32,7 +33,6 @@ from command_server.contexts.customers.domain.messages import (
     RemoveAddress,
     RequestEmailChange,
 )
-from command_server.contexts.customers.domain.texts import clean_address, clean_text
 from command_server.kernel.decider import (
     Aggregate,
     AlreadyExists,
@@ -45,6 +45,7 @@ from command_server.kernel.decider import (
     one_stream,
 )
 from command_server.kernel.field_rules import check_fields
+from command_server.kernel.texts import clean_text
 
 MAX_ADDRESSES = 20
 CONFIRMABLE_FOR = timedelta(days=1)
@@ -121,7 +122,7 @@ def decide(command: Command, customer: Customer, now: datetime) -> Sequence[Even
     check_open(customer, command.customer_id)
     match command:
         case ChangeName(id_, name):
-            cleaned = clean_text("name", name)
+            cleaned = clean_text("name", name, is_required=True)
             personal = PersonalData(id_, name=cleaned)
             return [] if cleaned == customer.name else [NameChanged(id_, personal, changed_at=now)]
         case AddAddress():
@@ -216,7 +217,11 @@ def register(
         AlreadyExists: there is another customer with this id, or with this address.
         Rejected: the address or the name is invalid.
     """
-    id_, email, name = command.customer_id, read_email(command), clean_text("name", command.name)
+    id_, email, name = (
+        command.customer_id,
+        read_email(command),
+        clean_text("name", command.name, is_required=True),
+    )
     if customer.status is not Status.NONE:
         if (customer.name, customer.email) == (name, email.text) and customer.status is Status.OPEN:
             return {}

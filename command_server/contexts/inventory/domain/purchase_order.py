@@ -45,8 +45,8 @@ from command_server.contexts.inventory.domain.stockkeeping import (
 )
 from command_server.kernel.decider import Aggregate, AlreadyExists, Decider, NotFound, Rejected, members
 from command_server.kernel.field_rules import check_fields
-from command_server.kernel.hidden_characters import find_hidden_character
 from command_server.kernel.money import Money
+from command_server.kernel.texts import check_text
 
 APPROVAL_THRESHOLD = 10_000
 """Largest total, in whole units of any currency, that needs no approval by a second caller."""
@@ -285,12 +285,6 @@ def check_day(expected_on: str, now: datetime) -> None:
         raise Rejected("PURCHASE_ORDER_DAY_INVALID", expected_on=expected_on) from None
     if expected_on < (today := now.astimezone(UTC).date().isoformat()):
         raise Rejected("PURCHASE_ORDER_DAY_PAST", expected_on=expected_on, today=today)
-
-
-def check_text(name: str, text: str) -> None:
-    """Raise Rejected if a text has characters that nobody sees."""
-    if character := find_hidden_character(text):
-        raise Rejected("TEXT_CHARACTER_FORBIDDEN", field=name, character=character)
 
 
 DECIDER = Decider(

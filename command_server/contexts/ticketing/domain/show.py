@@ -29,8 +29,8 @@ from command_server.contexts.ticketing.domain.messages import (
 )
 from command_server.kernel.decider import Aggregate, AlreadyExists, NotFound, Rejected, members, one_stream
 from command_server.kernel.field_rules import check_fields
-from command_server.kernel.hidden_characters import find_hidden_character
 from command_server.kernel.money import Money
+from command_server.kernel.texts import check_text
 
 MAX_SEATS_IN_ROWS = 10_000
 """Maximum number of numbered seats of a show; its state and its view grow with them."""
@@ -135,7 +135,7 @@ def schedule(command: ScheduleShow, now: datetime) -> ShowScheduled:
             time is invalid.
     """
     for name in ("title", "venue"):
-        check_text(name, getattr(command, name))
+        check_text(name, getattr(command, name), is_required=True)
     check_sections(command.sections)
     doors_at = doors.to_utc(command.doors)
     if doors_at <= now:
@@ -151,14 +151,6 @@ def schedule(command: ScheduleShow, now: datetime) -> ShowScheduled:
         command.seats_per_buyer,
         scheduled_at=now,
     )
-
-
-def check_text(name: str, text: str) -> None:
-    """Raise Rejected if a text has characters that nobody sees, or nothing else."""
-    if character := find_hidden_character(text):
-        raise Rejected("TEXT_CHARACTER_FORBIDDEN", field=name, character=character)
-    if not text.strip():
-        raise Rejected("TEXT_EMPTY", field=name)
 
 
 def check_sections(sections: Sequence[Section]) -> None:

@@ -1,34 +1,13 @@
-"""The texts of the catalogue: normalised, and without characters that nobody sees or that reorder others."""
+"""The details of products, with their texts cleaned."""
 
 import re
 from dataclasses import replace
-from unicodedata import normalize
 
 from command_server.contexts.catalogue.domain.messages import Attribute, ProductDetails
 from command_server.kernel.decider import Rejected
-from command_server.kernel.hidden_characters import find_hidden_character
+from command_server.kernel.texts import clean_text
 
 _PICTURE_URL = re.compile(r"https://[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?(/[!-~]*)?")
-
-
-def clean_text(field: str, text: str, *, is_required: bool = False, has_lines: bool = False) -> str:
-    """Return a text in Unicode's normal form C, without space at its ends.
-
-    Args:
-        field: the path of the field.
-        text: its value.
-        is_required: whether something must be left.
-        has_lines: whether line feeds are permitted.
-
-    Raises:
-        Rejected: `TEXT_CHARACTER_FORBIDDEN` or `TEXT_EMPTY`.
-    """
-    if character := find_hidden_character(text, permitted="\n" if has_lines else ""):
-        raise Rejected("TEXT_CHARACTER_FORBIDDEN", field=field, character=character)
-    cleaned = normalize("NFC", text).strip()
-    if is_required and not cleaned:
-        raise Rejected("TEXT_EMPTY", field=field)
-    return cleaned
 
 
 def clean_details(details: ProductDetails) -> ProductDetails:
@@ -54,7 +33,7 @@ def clean_details(details: ProductDetails) -> ProductDetails:
     return replace(
         details,
         title=clean_text("details.title", details.title),
-        description=clean_text("details.description", details.description, has_lines=True),
+        description=clean_text("details.description", details.description, permitted="\n"),
         brand=clean_text("details.brand", details.brand),
         attributes=tuple(attributes),
     )
