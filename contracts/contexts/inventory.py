@@ -8,5 +8,5 @@ MANIFEST = Manifest(
     projections="projector.projections.inventory",
     queries="query_server.contexts.inventory",
     sagas="process_manager.sagas.inventory",
-    verification="operations.verify.contexts.inventory",
+    verification="operations.verify.checks.inventory",
 )

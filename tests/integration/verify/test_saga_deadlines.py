@@ -7,7 +7,7 @@ import pytest
 
 from operations import saga_feeds
 from operations.verify.checks import sagas
-from operations.verify.contexts.inventory import AGGREGATES, SAGAS
+from operations.verify.checks.inventory import AGGREGATES, SAGAS
 from operations.verify.report import Report
 from operations.verify.sources import PostgresReader
 from process_manager.postgres.store import SagaStore

@@ -4,7 +4,6 @@ Stock is a sum of differences here, where rules and projector copy the levels th
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from diptych.inventory.v1 import events_pb2
@@ -22,7 +21,7 @@ from operations.verify.formats import (
     list_ended,
     list_entries,
 )
-from operations.verify.model import Aggregate, Event, ProjectionSpec, SagaSpec
+from operations.verify.model import Aggregate, Event, ProjectionSpec
 
 SUMS: dict[Any, tuple[int, int, int]] = {
     events_pb2.StockReceived: (1, 0, 0),
@@ -330,18 +329,4 @@ AGGREGATES = (
     ),
     Aggregate("inventory.transfer", events=EVENTS, snapshot=fold_transfer_snapshot, projections=()),
     PURCHASE_ORDERS,
-)
-
-
-def find_deadline(event: Any) -> datetime | None:
-    return event.deadline.ToDatetime(UTC) if isinstance(event, events_pb2.ReservationMade) else None
-
-
-def get_ordered_id(message: Any) -> str:
-    return str(message.purchase_order_id) if isinstance(message, events_pb2.ReorderAlertRaised) else ""
-
-
-SAGAS = (
-    SagaSpec("inventory.reservation_deadline", "inventory.reservation", deadline=find_deadline),
-    SagaSpec("inventory.reorder", "", keys={"inventory.stock": get_ordered_id}),
 )
