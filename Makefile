@@ -1,34 +1,42 @@
 # The one entry point for people, hooks and CI. Every target does its own set-up.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-UV_VERSION := 0.13.9
 GHZ_VERSION := v0.121.0
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+UV_PIN ?= uv.txt
 IMPORTED := .cache/protos
 BREAKING_AGAINST ?= $(shell git rev-parse --verify --quiet main >/dev/null && echo main || echo origin/main)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup generate new-context recorded-events lint types imports check unit test test-long up observe dashboards demo trace bench bench-quick bench-against bench-expiry bench-growth bench-search bench-long-streams capacity load dist tools clean-data
+.PHONY: help setup generate new-context recorded-events lint types imports check unit test test-long up observe dashboards demo trace bench bench-quick bench-against bench-expiry bench-growth bench-search bench-long-streams capacity load dist sbom audit-deps tools clean-data
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## create the virtual environment with the locked dependencies; every other target does so too
 
-$(READY): VERSION hatch_build.py hatch_protos.py pyproject.toml uv.lock generated/pyproject.toml client/pyproject.toml
+$(READY): VERSION hatch_build.py hatch_protos.py pyproject.toml uv.lock uv.txt generated/pyproject.toml client/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "make: $(PYTHON) must be Python 3.11 or later; choose another one with PYTHON=..."; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
 	  || { echo "make: Python's venv module is missing (on Debian: apt install python3-venv)"; exit 1; }
 	@test -x $(BIN)/python || { echo "Creating $(VENV) with the locked dependencies"; $(PYTHON) -m venv $(VENV); }
-	@$(BIN)/uv --version 2>/dev/null | grep -q " $(UV_VERSION) " \
-	  || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@cmp -s $(UV_PIN) $(VENV)/uv.txt || $(MAKE) --no-print-directory pinned-uv
 	@$(BIN)/uv sync --locked --inexact --quiet --all-extras
 	@touch $@
+
+# Builds of uv from source, which would need hashes of their own, are not taken.
+.PHONY: pinned-uv
+pinned-uv:
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps --only-binary :all: \
+	  --require-hashes -r $(UV_PIN) 2>$(VENV)/uv.log || { cat $(VENV)/uv.log; \
+	  if grep -q 'DO NOT MATCH' $(VENV)/uv.log; then echo "make: uv was not installed: its hash is not in $(UV_PIN)"; \
+	  else echo "make: uv was not installed: see above"; fi; exit 1; }
+	@cp $(UV_PIN) $(VENV)/uv.txt
 
 # Protos that ours import: Google's from their wheel, buf's from a source distribution pinned by hash.
 $(IMPORTED)/.ready: $(READY) buf-validate.txt
@@ -149,6 +157,12 @@ dist: $(IMPORTED)/.ready ## build the wheels of the stubs, the client and the se
 	@rm -f $(DIST)/diptych*.whl
 	@$(BIN)/uv build --all-packages --wheel --quiet --out-dir $(DIST)
 	@ls $(DIST)/*.whl
+
+sbom: $(READY) ## write the CycloneDX SBOM of a release in dist/
+	@$(BIN)/python -m deploy.supply_chain.sbom $(DIST)/diptych-$$(cat VERSION).cdx.json
+
+audit-deps: $(READY) ## look the locked dependencies up among known vulnerabilities: make audit-deps AUDIT="--ignore-vuln ID"
+	@$(BIN)/python -m deploy.supply_chain.audit $(AUDIT)
 
 include stubs/stubs.mk
 
