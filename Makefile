@@ -7,6 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 UV_PIN ?= uv.txt
+BUILD_PIN ?= build.txt
 IMPORTED := .cache/protos
 BREAKING_AGAINST ?= $(shell git rev-parse --verify --quiet main >/dev/null && echo main || echo origin/main)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -155,7 +156,8 @@ load: $(READY) ## run ghz against the local stack: make load SCENARIO=mixed DURA
 DIST ?= dist
 dist: $(IMPORTED)/.ready ## build the wheels of the stubs, the client and the servers in dist/
 	@rm -f $(DIST)/diptych*.whl
-	@$(BIN)/uv build --all-packages --wheel --quiet --out-dir $(DIST)
+	@$(BIN)/uv build --all-packages --wheel --quiet --out-dir $(DIST) \
+	  --build-constraints $(BUILD_PIN) --require-hashes
 	@ls $(DIST)/*.whl
 
 sbom: $(READY) ## write the CycloneDX SBOM of a release in dist/

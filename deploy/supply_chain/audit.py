@@ -1,4 +1,4 @@
-"""Audits the locked dependencies, and uv, for known vulnerabilities, with pip-audit.
+"""Audits the locked dependencies, and what installs and builds, for known vulnerabilities, with pip-audit.
 
 pip-audit reports "no known vulnerabilities" of packages that its source does not have, too. So one vulnerable
 package is asked for as well: a source without an advisory of it is no source.
@@ -32,7 +32,8 @@ def read_pins() -> list[tuple[str, str]]:
         "--no-hashes",
         "--no-emit-workspace",
     )
-    return sorted({*PIN.findall(exported), *PIN.findall((ROOT / "uv.txt").read_text())})
+    texts = (exported, *((ROOT / name).read_text() for name in ("uv.txt", "build.txt")))
+    return sorted({pin for text in texts for pin in PIN.findall(text)})
 
 
 def audit(pins: Sequence[tuple[str, str]], options: Sequence[str]) -> tuple[int, list[str]]:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import re
+import subprocess
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -30,6 +32,16 @@ def test_wheels_have_one_version_and_require_it_of_the_stubs(wheels: Path) -> No
     assert requirements.keys() == {"diptych", "diptych-client", "diptych-stubs"}
     for package in ("diptych", "diptych-client"):
         assert f"diptych-stubs=={version}" in requirements[package]
+
+
+def test_wheels_are_built_by_locked_files_alone(tmp_path: Path) -> None:
+    locked = tmp_path / "build.txt"
+    locked.write_text(re.sub("sha256:.{8}", "sha256:00000000", (ROOT / "build.txt").read_text()))
+    command = ("make", "-s", "-o", ".venv/.ready", "dist", f"DIST={tmp_path}", f"BUILD_PIN={locked}")
+    build = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert build.returncode != 0
+    assert "Hash mismatch for `" in build.stderr
+    assert not list(tmp_path.glob("*.whl"))
 
 
 @pytest.mark.long

@@ -100,9 +100,9 @@ def test_two_versions_of_a_package_are_audited_apart() -> None:
     assert split(pins) == [[("idna", "3.20"), ("numpy", "1.0")], [("numpy", "2.0")]]
 
 
-def test_the_locked_versions_of_all_platforms_and_uv_are_audited() -> None:
+def test_the_locked_versions_of_all_platforms_and_the_tools_are_audited() -> None:
     pins = read_pins()
     names = {name for name, _ in pins}
-    assert {"grpcio", "protobuf-py-ext", "h2corn", "pytest", "matplotlib", "uv"} <= names
+    assert {"grpcio", "protobuf-py-ext", "h2corn", "pytest", "matplotlib", "uv", "hatchling"} <= names
     assert not {"diptych", "diptych-client", "diptych-stubs"} & names
     assert KNOWN_VULNERABLE not in pins
