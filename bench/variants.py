@@ -22,7 +22,7 @@ def skip_validation(method: Method, handler: Handler) -> Handler:
     return handle
 
 
-def skip_authentication(_tokens: object) -> Interceptor:
+def skip_identification(_tokens: object) -> Interceptor:
     """Set the same caller for every call."""
     anonymous = Caller("anybody", frozenset())
 
@@ -36,11 +36,17 @@ def skip_authentication(_tokens: object) -> Interceptor:
     return intercept
 
 
+def skip_admission(_streams: object) -> Interceptor:
+    """Admit every call."""
+    return lambda _method, handler: handler
+
+
 if __name__ == "__main__":
     _, part, module, *arguments = sys.argv
     if part == "validation":
         validation.validate = skip_validation
     else:
-        authentication.authenticate = skip_authentication  # type: ignore[assignment]
+        authentication.identify = skip_identification  # type: ignore[assignment]
+        authentication.admit = skip_admission  # type: ignore[assignment]
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

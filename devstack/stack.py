@@ -52,6 +52,8 @@ class Stack:
         self.keep = keep
         self._metrics = metrics
         self._counts: Counter[str] = Counter()
+        self.write_tokens: Callable[[], None] = lambda: None
+        """Renews the tokens in the files of this stack, if they have to be."""
 
     def add(
         self, kind: ProcessKind, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None

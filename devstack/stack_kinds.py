@@ -68,10 +68,14 @@ def local_stack(
         name: value for name, value in defaults.items() if name not in user_settings.model_fields_set
     }
     settings = user_settings.model_copy(update=applied_defaults)
-    if {"jwks", "process_manager_token"} <= applied_defaults.keys():
-        tokens.write_process_manager_token(settings)
-    if {"jwks", "operations_token"} <= applied_defaults.keys():
-        tokens.write_operations_token(settings)
+
+    def write_tokens() -> None:
+        if {"jwks", "process_manager_token"} <= applied_defaults.keys():
+            tokens.write_process_manager_token(settings)
+        if {"jwks", "operations_token"} <= applied_defaults.keys():
+            tokens.write_operations_token(settings)
+
+    write_tokens()
     servers: dict[str, Server] = {
         "database_url": Postgres(folder / "postgres", urlsplit(settings.database_url).port, [lock]),
         "nats_url": Nats(folder / "nats", urlsplit(settings.nats_url).port, [lock]),
@@ -81,6 +85,7 @@ def local_stack(
         name: server for name, server in servers.items() if name not in user_settings.model_fields_set
     }
     stack = Stack(settings, own_servers, environment or {}, output, [lock], metrics)
+    stack.write_tokens = write_tokens
     for kind in KINDS:
         stack.add(kind)
     return stack

@@ -3,8 +3,9 @@
 A deployment names the JWKS of its identity provider in DIPTYCH_JWKS instead.
 """
 
+import asyncio
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -27,6 +28,10 @@ from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
 
 OPERATOR_SCOPES = ("operations.read", "operations.act")
+LIFETIME = timedelta(hours=12)
+"""Of the tokens in files. The local stack renews them; temporary stacks run for less."""
+RENEWAL_CHECK = 30.0
+"""Seconds between two looks at the clock."""
 
 
 def make_keys(jwks: Path) -> None:
@@ -47,8 +52,14 @@ def mint(settings: Settings, scopes: Iterable[str], subject: str, lifetime: time
     """Return an access token for servers with these settings.
 
     Raises:
-        StartError: there is no private key beside the JWKS of the settings.
+        StartError: there is no private key beside the JWKS of the settings, or servers would refuse the token
+            for its lifetime.
     """
+    if settings.max_token_lifetime is not None and lifetime > settings.max_token_lifetime:
+        raise StartError(
+            f"the lifetime {lifetime} is longer than servers accept: DIPTYCH_MAX_TOKEN_LIFETIME is"
+            f" {settings.max_token_lifetime}"
+        )
     path = _private_key_path(Path(settings.jwks))
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
@@ -71,20 +82,48 @@ def mint(settings: Settings, scopes: Iterable[str], subject: str, lifetime: time
 def write_process_manager_token(settings: Settings) -> None:
     """Write a token with the scopes of all sagas into the file that the process manager reads."""
     sagas = load_parts(choose_contexts(settings), "sagas", "SAGAS", Saga)
-    token = mint(settings, required_scopes(sagas), "process-manager", timedelta(days=365))
+    token = mint(settings, required_scopes(sagas), "process-manager", file_lifetime(settings))
     _write_token(settings.process_manager_token, token)
+
+
+async def keep_renewed(write: Callable[[], None], lifetime: timedelta, report: Callable[[str], None]) -> None:
+    """Write tokens again whenever a quarter of their lifetime has passed, until cancelled.
+
+    Args:
+        write: writes all tokens.
+        lifetime: of the tokens, which were written just now. It passes while the machine sleeps, too.
+        report: called with each failure, after which the next attempt follows.
+    """
+    written_at = datetime.now(UTC)
+    while True:
+        await asyncio.sleep(RENEWAL_CHECK)
+        if datetime.now(UTC) - written_at > lifetime / 4:
+            try:
+                write()
+                written_at = datetime.now(UTC)
+            except (OSError, StartError) as error:
+                report(f"the tokens cannot be renewed: {error}")
 
 
 def write_operations_token(settings: Settings) -> None:
     """Write a token with an operator's scopes into the file that `diptych` reads."""
-    token = mint(settings, OPERATOR_SCOPES, "operator", timedelta(days=365))
+    token = mint(settings, OPERATOR_SCOPES, "operator", file_lifetime(settings))
     _write_token(settings.operations_token, token)
 
 
+def file_lifetime(settings: Settings) -> timedelta:
+    """Return the lifetime of tokens in files."""
+    return min(LIFETIME, settings.max_token_lifetime or LIFETIME)
+
+
 def _write_token(file: str, token: str) -> None:
+    """Replace the file at once: a process may read it at any time."""
     path = Path(file)
-    path.touch(mode=0o600)
-    path.write_text(token)
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    new.touch(mode=0o600)
+    new.write_text(token)
+    new.replace(path)
 
 
 def _private_key_path(jwks: Path) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from devstack import stack_kinds
+from devstack import stack_kinds, tokens
 from devstack.child import Output
 from devstack.foreground import own_foreground
 from devstack.observe.observation import Observation, list_targets
@@ -62,6 +62,8 @@ async def _run(settings: Settings, observed: bool) -> None:
     print_line(describe(stack, observers))
     parts: list[Part] = [*stack.servers.values(), *stack.processes, *observers]
     supervisors = [asyncio.create_task(_supervise(part)) for part in parts]
+    renewal = tokens.keep_renewed(stack.write_tokens, tokens.file_lifetime(stack.settings), _print_error)
+    supervisors.append(asyncio.create_task(renewal))
     await waiting
     print_line("Stopping")
     for supervisor in supervisors:
@@ -111,6 +113,10 @@ def print_line(line: str) -> None:
         click.echo(line)
 
 
+def _print_error(text: str) -> None:
+    print_line(click.style(text, fg="red"))
+
+
 def describe(stack: Stack, observers: Sequence[Server] = ()) -> str:
     """Return the addresses of a running stack and of its observers, and how to get a token."""
     settings = stack.settings
@@ -138,4 +144,4 @@ async def _supervise(part: Part) -> None:
         try:
             await part.start()
         except StartError as error:
-            print_line(click.style(str(error), fg="red"))
+            _print_error(str(error))

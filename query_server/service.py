@@ -5,7 +5,6 @@ handler, and it runs again from its start on the read model of that generation. 
 generation, and no call fails because of a switch. A watch takes along what it has sent.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -25,11 +24,9 @@ from query_server.staleness import AnswerAge, select_oldest
 from query_server.view_reader import GenerationSwitched
 from query_server.watches import Watch, WatchProgress, WatchResponses
 from query_server.wire_format import RESUME_TOKEN, VIEW, check_numbers, encode_field
-from runtime.grpc import caller
 from runtime.grpc.call_limit import CallLimit
 from runtime.grpc.method import Context, Handler
 from runtime.grpc.response_size import check_response_size
-from runtime.grpc.rpc_error import RpcError
 from runtime.grpc.server import Service
 from runtime.grpc.waits import compute_deadline
 
@@ -154,27 +151,21 @@ def _make_watch_handler(
 
     async def serve(request: Any, context: Context) -> None:
         deadline, progress = compute_deadline(context.time_remaining()), WatchProgress()
-        try:
-            async with asyncio.timeout(caller.current().expires_in()) as token_lifetime:
-                while True:
-                    current = model.current
-                    watch = Watch(
-                        current.views.for_answer(AnswerAge(current.staleness)),
-                        notifications,
-                        current.freshness,
-                        request.resume_token,
-                        request.at_least_as_fresh,
-                        deadline,
-                        progress,
-                    )
-                    try:
-                        return await _send_responses(watch, handler(watch, request), context)
-                    except GenerationSwitched as switch:
-                        model.follow(switch.generation)
-        except TimeoutError:
-            if not token_lifetime.expired():
-                raise
-            raise RpcError("TOKEN_EXPIRED", "the caller's token has expired during the call") from None
+        while True:
+            current = model.current
+            watch = Watch(
+                current.views.for_answer(AnswerAge(current.staleness)),
+                notifications,
+                current.freshness,
+                request.resume_token,
+                request.at_least_as_fresh,
+                deadline,
+                progress,
+            )
+            try:
+                return await _send_responses(watch, handler(watch, request), context)
+            except GenerationSwitched as switch:
+                model.follow(switch.generation)
 
     return handle
 

@@ -1,6 +1,5 @@
 """`ListRequests`, `ListEvents`, `TailEvents`, `ExportEvents` and `GetState`."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
@@ -18,7 +17,6 @@ from operations_server.records.records import Records
 from operations_server.records.request_filter import RequestFilter
 from operations_server.records.request_reader import Position
 from operations_server.records.versions import check_time, find_version
-from runtime.grpc import caller
 from runtime.grpc.call_limit import CallLimit
 from runtime.grpc.method import Context, Handler
 from runtime.grpc.request_tokens import RequestTokens, invalid_page_token
@@ -122,17 +120,9 @@ Send = Callable[[Records, Any], AsyncIterator[Any]]
 def _stream(records: Records, limit: CallLimit, responses: Send) -> Handler:
     async def handle(request: Any, context: Context) -> None:
         with limit.take_place(), report_unavailable():
-            try:
-                async with (
-                    asyncio.timeout(caller.current().expires_in()) as token_lifetime,
-                    aclosing(responses(records, request)) as sent,  # type: ignore[type-var]
-                ):
-                    async for response in sent:
-                        await context.write(response)
-            except TimeoutError:
-                if not token_lifetime.expired():
-                    raise
-                raise RpcError("TOKEN_EXPIRED", "the caller's token has expired during the call") from None
+            async with aclosing(responses(records, request)) as sent:  # type: ignore[type-var]
+                async for response in sent:
+                    await context.write(response)
 
     return handle
 

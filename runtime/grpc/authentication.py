@@ -2,30 +2,40 @@
 
 How it works:
 
-1. A call has the metadata `authorization: Bearer <token>`. The token must be signed with a key of the JWKS
-   (`jwks`) and the only algorithm for that type of key. It must have our issuer and audience, a subject and
-   a time of expiry.
-2. The token's scopes must include the scope of the method (`access`).
-3. Both checks precede the decoding of the request, so unauthenticated bytes are never parsed.
-4. Verified tokens are cached until they expire. A change of the keys clears the cache, so that tokens of a
+1. A call has the metadata `authorization: Bearer <token>`, once. The token must be signed with a key of the
+   JWKS (`jwks`) and the only algorithm for that type of key. It must have our issuer and audience, a subject,
+   and times of issue and expiry that are not too far apart.
+2. `identify` verifies it before telemetry takes over the trace context of the call, and keeps a failure.
+   `admit` raises the failure within the interceptors that record and contain errors.
+3. The token's scopes must include the scope of the method (`access`).
+4. All checks precede the decoding of the request, so unauthenticated bytes are never parsed.
+5. Verified tokens are cached until they expire. A change of the keys clears the cache, so that tokens of a
    withdrawn key become invalid.
-5. The caller is available to everything in the call through `caller.current()`.
+6. The caller is available to everything in the call through `caller.current()`.
+7. A stream ends when its caller's token expires, or the key of the token is withdrawn (`stream_lifetimes`).
 """
 
 import time
-from typing import Any
+from contextvars import ContextVar
+from datetime import timedelta
+from typing import Any, NamedTuple
 
 import jwt
 
 from runtime.grpc import caller, metadata
 from runtime.grpc.caller import Caller
-from runtime.grpc.jwks import ALGORITHMS, KeySet
+from runtime.grpc.jwks import KeySet, keys_unavailable_error
 from runtime.grpc.method import Context, Handler, Interceptor, Method
 from runtime.grpc.rpc_error import RpcError
+from runtime.grpc.stream_lifetimes import StreamLifetimes
 from runtime.grpc.unauthenticated import Cause, Unauthenticated
+from runtime.grpc.verification_keys import VerificationKey
 
 CLOCK_SKEW = 5.0
 """Seconds by which the issuer's clock may differ from ours."""
+_TYPES = {"jwt", "at+jwt"}
+"""The types (`typ`) of tokens that are accepted; others, for instance ID tokens, are not made for calls."""
+_REQUIRED = ["exp", "iat", "iss", "aud", "sub"]
 _CACHE_SIZE = 10_000
 """Maximum number of verified tokens in the cache."""
 _MAX_NAME_LENGTH = 255
@@ -33,43 +43,90 @@ _MAX_TIME = 253_402_300_799
 """The end of the year 9999, in seconds since 1970."""
 
 
-def authenticate(tokens: "TokenVerifier") -> Interceptor:
+class Identity(NamedTuple):
+    """A verified caller, and the key that signed its token."""
+
+    caller: Caller
+    key: VerificationKey
+
+
+_IDENTITY: ContextVar[Identity | Exception] = ContextVar("identity")
+"""The identity of the current call's sender, or why there is none."""
+
+
+def identify(tokens: "TokenVerifier") -> Interceptor:
+    """Return an interceptor that verifies the token of a call; the call goes on to `admit` in any case."""
+
+    def wrap(_method: Method, handler: Handler) -> Handler:
+        async def identify_caller(request: object, context: Context) -> object:
+            try:
+                identity = await tokens.identify(_find_bearer_token())
+            except Exception as error:
+                _IDENTITY.set(error)
+            else:
+                _IDENTITY.set(identity)
+                caller.set_current(identity.caller)
+            return await handler(request, context)
+
+        return identify_caller
+
+    return wrap
+
+
+def admit(streams: StreamLifetimes) -> Interceptor:
     """Return an interceptor that admits calls with a valid token that includes the method's scope."""
 
     def wrap(method: Method, handler: Handler) -> Handler:
-        async def authenticate_call(request: object, context: Context) -> object:
-            authenticated_caller = await tokens.verify(_find_bearer_token())
-            caller.set_current(authenticated_caller)
-            if method.scope not in authenticated_caller.scopes:
+        async def admit_call(request: object, context: Context) -> object:
+            identity = _IDENTITY.get()
+            if isinstance(identity, Exception):
+                raise identity
+            if method.scope not in identity.caller.scopes:
                 raise RpcError(
                     "SCOPE_MISSING",
                     f"{method.path} needs the scope {method.scope}",
                     {"scope": method.scope, "method": method.path},
                 )
-            return await handler(request, context)
+            if not method.streams:
+                return await handler(request, context)
+            async with streams.limit(identity.caller, identity.key):
+                return await handler(request, context)
 
-        return authenticate_call
+        return admit_call
 
     return wrap
 
 
 def _find_bearer_token() -> str:
-    for key, value in metadata.current():
-        if key == "authorization":
-            scheme, _, token = str(value).partition(" ")
-            if scheme.lower() == "bearer" and token:
-                return token
+    values = [value for key, value in metadata.current() if key == "authorization"]
+    if len(values) > 1:
+        text = "the call has the metadata `authorization` more than once"
+        raise Unauthenticated(Cause.SEVERAL, text)
+    if values:
+        scheme, _, token = str(values[0]).partition(" ")
+        if scheme.lower() == "bearer" and token:
+            return token
     raise Unauthenticated(Cause.MISSING, "the call has no metadata `authorization: Bearer <token>`")
 
 
 class TokenVerifier:
-    """Verifies access tokens, with a cache of verified ones."""
+    """Verifies access tokens, with a cache of verified ones.
 
-    def __init__(self, keys: KeySet, issuer: str, audience: str) -> None:
+    Args:
+        keys: verify the signatures.
+        issuer: the `iss` of every token.
+        audience: one of the `aud` of every token.
+        max_lifetime: between `iat` and `exp`; None for no limit.
+    """
+
+    def __init__(
+        self, keys: KeySet, issuer: str, audience: str, max_lifetime: timedelta | None = None
+    ) -> None:
         self._keys = keys
         self._issuer = issuer
         self._audience = audience
-        self._cache: dict[str, Caller] = {}
+        self._max_lifetime = max_lifetime
+        self._cache: dict[str, Identity] = {}
         self._generation = keys.generation
         """The generation of the keys that verified the tokens in the cache."""
 
@@ -79,47 +136,77 @@ class TokenVerifier:
         Raises:
             RpcError: `UNAUTHENTICATED`, or `KEYS_UNAVAILABLE` while no keys could be read.
         """
+        return (await self.identify(token)).caller
+
+    async def identify(self, token: str) -> Identity:
+        """Return the caller that a token identifies, and the key of the token.
+
+        Raises:
+            RpcError: `UNAUTHENTICATED`, or `KEYS_UNAVAILABLE` while no keys could be read.
+        """
         self._keys.refresh()
         if self._generation != self._keys.generation:
             self._cache.clear()
             self._generation = self._keys.generation
-        verified_caller = self._cache.get(token)
-        if verified_caller is None or time.time() >= verified_caller.expires_at:
-            verified_caller = await self._decode(token)
-            self._add_to_cache(token, verified_caller)
-        return verified_caller
+        identity = self._cache.get(token)
+        if identity is None or time.time() >= identity.caller.expires_at:
+            identity = await self._decode(token)
+            self._add_to_cache(token, identity)
+        return identity
 
-    def _add_to_cache(self, token: str, verified_caller: Caller) -> None:
+    def _add_to_cache(self, token: str, identity: Identity) -> None:
+        if self._generation != self._keys.generation:
+            return  # the keys have changed meanwhile, perhaps after this one was found
         if len(self._cache) >= _CACHE_SIZE:
             del self._cache[next(iter(self._cache))]  # dicts keep their order: this is the oldest entry
-        self._cache[token] = verified_caller
+        self._cache[token] = identity
 
-    async def _decode(self, token: str) -> Caller:
+    async def _decode(self, token: str) -> Identity:
         try:
-            key = await self._keys.find(str(jwt.get_unverified_header(token).get("kid")))
+            header = jwt.get_unverified_header(token)
+            _check_header(header, token)
+            key = await self._keys.find(str(header.get("kid")))
             if key is None:
                 raise self._unknown_key_error(token)
             claims = jwt.decode(
                 token,
                 key.key,
-                algorithms=[ALGORITHMS[key.key_type or ""]],
+                algorithms=[key.algorithm],
                 issuer=self._issuer,
                 audience=self._audience,
                 leeway=CLOCK_SKEW,
-                options={"require": ["exp", "iss", "aud", "sub"]},
+                options={"require": _REQUIRED},
             )
         except jwt.InvalidTokenError as error:
             raise Unauthenticated.of(error, token) from error
         except (ArithmeticError, ValueError, TypeError, RecursionError) as error:
             # PyJWT calculates with what the claims hold, and parses JSON of any depth.
             raise Unauthenticated(Cause.MALFORMED, "the token cannot be read", token) from error
-        return _caller_from_claims(claims, token)
+        verified_caller = _caller_from_claims(claims, token)
+        self._check_lifetime(claims, token)
+        return Identity(verified_caller, key)
+
+    def _check_lifetime(self, claims: dict[str, Any], token: str) -> None:
+        if (
+            self._max_lifetime is not None
+            and claims["exp"] - claims["iat"] > self._max_lifetime.total_seconds()
+        ):
+            text = f"the token is not valid: more than {self._max_lifetime} lie between iat and exp"
+            raise Unauthenticated(Cause.LIFETIME_TOO_LONG, text, token)
 
     def _unknown_key_error(self, token: str) -> RpcError:
         if self._keys.loaded and not self._keys.reloading:
             text = "the token is not valid: its key (kid) is unknown"
             return Unauthenticated(Cause.UNKNOWN_KEY, text, token)
-        return RpcError("KEYS_UNAVAILABLE", "the keys of callers' tokens cannot be read", retry_after=1.0)
+        return keys_unavailable_error()
+
+
+def _check_header(header: dict[str, Any], token: str) -> None:
+    """Refuse a token of another type. PyJWT refuses extensions that a receiver must understand (`crit`)."""
+    kind = header.get("typ", "JWT")
+    if not isinstance(kind, str) or kind.lower().removeprefix("application/") not in _TYPES:
+        text = "the token is not valid: its type (typ) is neither JWT nor at+jwt"
+        raise Unauthenticated(Cause.WRONG_TYPE, text, token)
 
 
 def _caller_from_claims(claims: dict[str, Any], token: str) -> Caller:

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from runtime.grpc import authentication, errors, telemetry, validation
 from runtime.grpc.authentication import TokenVerifier
 from runtime.grpc.call_places import CallPlaces
-from runtime.grpc.health import Health, Probe
+from runtime.grpc.health import Health, NotReady, Probe
 from runtime.grpc.jwks import KeySet
 from runtime.grpc.listener import Listener, create_listener
 from runtime.grpc.method import Interceptor
 from runtime.grpc.refused_calls import RecordRefusedCall, RefusedCalls, log_refused_call
 from runtime.grpc.routes import Routes, Service
+from runtime.grpc.stream_lifetimes import StreamLifetimes
 from runtime.grpc.turns import Turns
 from runtime.process import logs
 from runtime.process.lifecycle import Lifecycle
@@ -22,19 +23,25 @@ __all__ = ["Server", "Service", "build"]
 log = logs.get_logger(__name__)
 
 
-def build_interceptors(settings: Settings, refused_calls: RefusedCalls) -> list[Interceptor]:
+_KEYS_TIMEOUT = 1.0
+"""Seconds that a probe waits for the keys of callers' tokens while none are in use."""
+
+
+def build_interceptors(settings: Settings, refused_calls: RefusedCalls, keys: KeySet) -> list[Interceptor]:
     """Return the interceptors of all services, the outermost first.
 
     Health and reflection have none: they are public and give access to no data.
     """
     turns = [Turns().intercept] if settings.grpc_server == "h2corn" else []
-    tokens = TokenVerifier(KeySet(settings.jwks), settings.token_issuer, settings.token_audience)
+    tokens = TokenVerifier(keys, settings.token_issuer, settings.token_audience, settings.max_token_lifetime)
     return [
         errors.send_error,  # turns an RpcError into a status with details
-        telemetry.observe,  # records the call's duration and span
+        telemetry.measure,  # records the call's duration
+        authentication.identify(tokens),  # verifies the token, before the caller's trace is taken over
+        telemetry.trace,  # begins or continues the call's trace
         errors.contain_exceptions,  # turns any other exception into INTERNAL
         refused_calls.intercept,  # records unauthenticated, denied and invalid calls
-        authentication.authenticate(tokens),  # requires a valid token with the method's scope
+        authentication.admit(StreamLifetimes(keys)),  # requires a valid token with the method's scope
         *turns,  # lets callers take turns; grpc.aio hands calls over one by one, so there it would not help
         CallPlaces(settings.max_calls_per_caller).intercept,  # limits the calls of each caller
         validation.validate,  # decodes the request and checks it against its proto
@@ -72,10 +79,34 @@ def build(
         StartError: a method has no access rule or no handler, or the file of keys cannot be read.
     """
     refused_calls = RefusedCalls(record_refused_call)
-    interceptors = build_interceptors(settings, refused_calls) if services else []
+    interceptors: list[Interceptor] = []
+    if services:
+        keys = open_keys(settings)
+        interceptors = build_interceptors(settings, refused_calls, keys)
+        probe = _require_keys(keys, probe)
     names = [service.descriptor.full_name for service in services]
     routes = Routes(services, interceptors, refused_calls.add_unknown)
     return Server(settings, routes, names, address, probe, probe_address, max_pending, refused_calls)
+
+
+def open_keys(settings: Settings) -> KeySet:
+    """Return the keys that verify callers' tokens.
+
+    Raises:
+        InvalidSetting: they cannot be read, or not from there.
+    """
+    return KeySet(settings.jwks, settings.jwks_max_age, allow_http=settings.jwks_allow_http)
+
+
+def _require_keys(keys: KeySet, probe: Probe) -> Probe:
+    """Return a probe that also keeps the keys of callers' tokens up to date, and needs some."""
+
+    async def probe_with_keys() -> bool:
+        if not await keys.wait_loaded(_KEYS_TIMEOUT):
+            raise NotReady("DIPTYCH_JWKS cannot be read: no token can be verified")
+        return await probe()
+
+    return probe_with_keys
 
 
 class Server:

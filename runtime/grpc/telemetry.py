@@ -1,4 +1,8 @@
-"""Telemetry of calls: the duration by status, a span if the trace is sampled, and a debug line of a query."""
+"""Telemetry of calls: the duration by status, a span if the trace is sampled, and a debug line of a query.
+
+The trace context of a call is taken over from an authenticated caller alone: others could have any number of
+traces sampled, or add to those of others.
+"""
 
 import asyncio
 from collections.abc import Awaitable
@@ -27,9 +31,8 @@ _SERVER_FAULTS = {
 """Statuses that count as errors of the server's span (OpenTelemetry's semantic conventions for gRPC)."""
 
 
-def observe(method: Method, handler: Handler) -> Handler:
-    """Measure the calls of a method, and trace them; without traces, carry the caller's traceparent."""
-    handler = _measure(method, handler)
+def trace(method: Method, handler: Handler) -> Handler:
+    """Trace the calls of a method; without traces, carry the caller's traceparent."""
     if log.logs_debug() and method.path.partition(".QueryService/")[1]:
         handler = _log_query(method, handler)
     return _trace(method, handler) if tracing.is_on() else _carry_trace(handler)
@@ -68,7 +71,8 @@ def _find_staleness(context: Context) -> int | None:
     return None
 
 
-def _measure(method: Method, handler: Handler) -> Handler:
+def measure(method: Method, handler: Handler) -> Handler:
+    """Record the durations of a method's calls by their status."""
     name, record = method.path[1:], metrics.CALL_DURATION.record
 
     async def measure_call(request: object, context: Context) -> object:
@@ -131,7 +135,9 @@ def _carry_trace(handler: Handler) -> Handler:
 
 
 def _find_traceparent() -> str | None:
-    """Return the traceparent of the call; None if there is none or several, or it is malformed."""
+    """Return the caller's traceparent; None if there is none or several, it is malformed, or nobody's."""
+    if caller.current_or_none() is None:
+        return None
     found = None
     for key, value in metadata.current():
         if key == "traceparent":

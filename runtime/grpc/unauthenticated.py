@@ -17,8 +17,12 @@ class Cause(StrEnum):
 
     MISSING = "MISSING"
     """There is no metadata `authorization: Bearer <token>`."""
+    SEVERAL = "SEVERAL"
+    """There is more than one metadata `authorization`."""
     MALFORMED = "MALFORMED"
     """It is no JSON Web Token."""
+    WRONG_TYPE = "WRONG_TYPE"
+    """It is another kind of JSON Web Token, as its `typ` says."""
     EXPIRED = "EXPIRED"
     NOT_YET_VALID = "NOT_YET_VALID"
     FORGED = "FORGED"
@@ -28,6 +32,7 @@ class Cause(StrEnum):
     WRONG_ISSUER = "WRONG_ISSUER"
     CLAIM_MISSING = "CLAIM_MISSING"
     CLAIM_INVALID = "CLAIM_INVALID"
+    LIFETIME_TOO_LONG = "LIFETIME_TOO_LONG"
 
 
 _CAUSES: tuple[tuple[type[jwt.InvalidTokenError], Cause], ...] = (

@@ -67,11 +67,18 @@ class Settings(BaseSettings):
     before each call."""
 
     jwks: KeySource = ".diptych/jwks.json"
-    """The public keys that verify callers' tokens: a JSON Web Key Set, as a file or an http(s) URL."""
+    """The public keys that verify callers' tokens: a JSON Web Key Set, as a file or an https URL."""
+    jwks_max_age: PositiveSeconds = 3_600.0
+    """Seconds that the keys are used after they were last read, while they cannot be read again."""
+    jwks_allow_http: bool = False
+    """Whether `jwks` may be a URL of another host without TLS."""
     token_issuer: Text = "diptych-local"  # noqa: S105 - the name of an issuer, not a secret
     """The issuer (`iss`) that every token must have."""
     token_audience: Text = "diptych"  # noqa: S105 - the name of an audience, not a secret
     """The audience (`aud`) that every token must include."""
+    max_token_lifetime: Retention = timedelta(days=1)
+    """The longest time between the issue (`iat`) and the expiry (`exp`) of a token, as `24h`; `unlimited` for
+    no limit."""
 
     keys: Text = ".diptych/keys.json"
     """The key ring: a JSON file with the secret keys that sign consistency, page and resume tokens (`diptych

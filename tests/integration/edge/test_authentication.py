@@ -6,9 +6,8 @@ import hashlib
 import hmac
 import json
 import re
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from datetime import timedelta
 from pathlib import Path
 from time import monotonic, time
 from typing import Any
@@ -16,13 +15,14 @@ from typing import Any
 import jwt
 import pytest
 
-from runtime.grpc import authentication, jwks
+from runtime.grpc import authentication, jwks, jwks_fetch
 from runtime.grpc.authentication import CLOCK_SKEW, TokenVerifier
 from runtime.grpc.caller import Caller
 from runtime.grpc.jwks import KeySet
 from runtime.grpc.rpc_error import RpcError
 from runtime.grpc.unauthenticated import Unauthenticated
 from tests.support.harness.callers import AUDIENCE, ISSUER, Issuer, ed25519, rsa
+from tests.support.harness.key_publisher import Publisher
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def issuer(tmp_path: Path) -> Issuer:
 
 @pytest.fixture
 def tokens(issuer: Issuer) -> TokenVerifier:
-    return TokenVerifier(KeySet(str(issuer.path)), ISSUER, AUDIENCE)
+    return TokenVerifier(KeySet(str(issuer.path)), ISSUER, AUDIENCE, timedelta(hours=1))
 
 
 async def verify_error(tokens: TokenVerifier, token: str) -> RpcError:
@@ -69,6 +69,32 @@ async def test_a_token_signed_with_rsa_is_accepted(issuer: Issuer) -> None:
     assert (await tokens.verify(issuer.token(key=key, key_id="r"))).subject == "alice"
 
 
+async def test_an_extension_that_is_not_understood_is_refused(tokens: TokenVerifier, issuer: Issuer) -> None:
+    error = await verify_error(tokens, issuer.token(header={"crit": ["exp"]}))
+    assert error.metadata == {"cause": "CLAIM_INVALID"}
+
+
+@pytest.mark.parametrize(
+    "kind", [None, "JWT", "jwt", "at+jwt", "AT+JWT", "application/at+jwt", "Application/JWT"]
+)
+async def test_an_access_token_may_name_its_type(
+    tokens: TokenVerifier, issuer: Issuer, kind: str | None
+) -> None:
+    token = issuer.token(header={"typ": kind})
+    assert ("typ" in jwt.get_unverified_header(token)) == bool(kind)
+    assert (await tokens.verify(token)).subject == "alice"
+
+
+async def test_a_token_may_live_as_long_as_the_limit_and_without_one_for_ever(
+    tokens: TokenVerifier, issuer: Issuer
+) -> None:
+    now = int(time())
+    assert (await tokens.verify(issuer.token(iat=now, exp=now + 3_600))).subject == "alice"
+    assert (await verify_error(tokens, issuer.token(iat=now, exp=now + 3_601))).metadata
+    unlimited = TokenVerifier(KeySet(str(issuer.path)), ISSUER, AUDIENCE, None)
+    assert (await unlimited.verify(issuer.token(exp=now + 86_400 * 365))).subject == "alice"
+
+
 async def test_a_token_may_have_further_audiences(tokens: TokenVerifier, issuer: Issuer) -> None:
     assert (await tokens.verify(issuer.token(aud=["other", AUDIENCE]))).subject == "alice"
 
@@ -90,7 +116,16 @@ async def test_a_token_may_have_further_audiences(tokens: TokenVerifier, issuer:
         ({"sub": "a" * 10_000}, "sub", "CLAIM_INVALID"),
         ({"on_behalf_of": "a\r\nb"}, "on_behalf_of", "CLAIM_INVALID"),
         ({"on_behalf_of": {"sub": "bob"}}, "on_behalf_of", "CLAIM_INVALID"),
+        ({"iat": time() + 86_400}, "not yet valid", "NOT_YET_VALID"),
+        ({"iat": time() - 3_600}, "1:00:00", "LIFETIME_TOO_LONG"),
+        ({"exp": time() + 86_400 * 365}, "1:00:00", "LIFETIME_TOO_LONG"),
+        ({"header": {"typ": "logout+jwt"}}, "typ", "WRONG_TYPE"),
+        ({"header": {"typ": "application/secevent+jwt"}}, "typ", "WRONG_TYPE"),
+        ({"header": {"typ": "dpop+jwt"}}, "typ", "WRONG_TYPE"),
+        ({"header": {"typ": "application/"}}, "typ", "WRONG_TYPE"),
+        ({"header": {"typ": 1}}, "typ", "WRONG_TYPE"),
         ({"without": ("exp",)}, "exp", "CLAIM_MISSING"),
+        ({"without": ("iat",)}, "iat", "CLAIM_MISSING"),
         ({"without": ("sub",)}, "sub", "CLAIM_MISSING"),
         ({"without": ("aud",)}, "aud", "CLAIM_MISSING"),
         ({"without": ("iss",)}, "iss", "CLAIM_MISSING"),
@@ -245,7 +280,7 @@ async def test_the_cache_has_a_maximum_size(
 
 @pytest.fixture
 def always_reloaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("_FILE_MAX_AGE", "_URL_MAX_AGE", "_UNKNOWN_KEY_INTERVAL"):
+    for name in ("_FILE_INTERVAL", "_URL_INTERVAL", "_UNKNOWN_KEY_INTERVAL"):
         monkeypatch.setattr(jwks, name, 0.0)
 
 
@@ -293,49 +328,19 @@ async def test_unknown_keys_cause_a_reload_only_every_few_seconds(
     issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key_set = KeySet(str(issuer.path))
-    key_set._loaded_at = float("-inf")
+    key_set._tried_at = float("-inf")
     reads = 0
     read = key_set._read
 
-    def count_and_read() -> bytes:
+    async def count_and_read() -> bytes:
         nonlocal reads
         reads += 1
-        return read()
+        return await read()
 
     monkeypatch.setattr(key_set, "_read", count_and_read)
     assert await asyncio.gather(*[key_set.find(f"unknown-{number}") for number in range(100)]) == [None] * 100
     assert await key_set.find("unknown-again") is None
     assert reads == 1
-
-
-class Publisher:
-    """Serves the issuer's JWKS over HTTP. Tests can make it hang or fail."""
-
-    def __init__(self, issuer: Issuer) -> None:
-        publisher = self
-        self.responding = threading.Event()
-        """Clear it to make the server hang."""
-        self.responding.set()
-        self.status = 200
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                publisher.responding.wait(10)
-                self.send_response(publisher.status)
-                self.end_headers()
-                self.wfile.write(issuer.path.read_bytes())
-
-            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/jwks.json"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def stop(self) -> None:
-        self.responding.set()
-        self._server.shutdown()
-        self._server.server_close()
 
 
 @pytest.fixture
@@ -374,7 +379,7 @@ async def test_while_the_url_hangs_known_keys_work_and_unknown_ones_wait_briefly
     error = await verify_error(tokens, issuer.token(key_id="key-2"))
     assert (error.reason, error.retry_after) == ("KEYS_UNAVAILABLE", 1.0)
     assert (await tokens.verify(issuer.token(sub="shop"))).subject == "shop"
-    assert monotonic() - began < jwks._FETCH_TIMEOUT
+    assert monotonic() - began < jwks_fetch.TIMEOUT
 
 
 async def test_the_event_loop_never_waits_for_the_url(issuer: Issuer, publisher: Publisher) -> None:

@@ -427,6 +427,6 @@ def test_a_server_does_not_start_without_a_valid_key_file(tmp_path: Path) -> Non
     for content in ("", "{}", '{"keys": []}', "[1]"):
         (tmp_path / "jwks.json").write_text(content)
         with pytest.raises(StartError, match="DIPTYCH_JWKS"):
-            server.build_interceptors(Settings(jwks=str(tmp_path / "jwks.json")), None)  # type: ignore[arg-type]
+            server.open_keys(Settings(jwks=str(tmp_path / "jwks.json")))
     with pytest.raises(StartError, match="DIPTYCH_JWKS"):
-        server.build_interceptors(Settings(jwks=str(tmp_path / "none.json")), None)  # type: ignore[arg-type]
+        server.open_keys(Settings(jwks=str(tmp_path / "none.json")))

@@ -52,7 +52,8 @@ def jwks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def bearer(scope: str = "ledger.read") -> tuple[tuple[str, str], ...]:
-    claims = {"sub": "test", "scope": scope, "iss": "diptych-local", "aud": "diptych", "exp": time() + 60}
+    claims: dict[str, Any] = {"sub": "test", "scope": scope, "iss": "diptych-local", "aud": "diptych"}
+    claims |= {"iat": time(), "exp": time() + 60}
     return (("authorization", f"Bearer {jwt.encode(claims, KEY, 'EdDSA', {'kid': 'k'})}"),)
 
 

@@ -340,7 +340,9 @@ async def test_a_watch_beyond_the_limit_is_refused(model: ReadModel, redis_url: 
 async def test_a_watch_ends_when_its_callers_token_expires(server: QueryServer, model: ReadModel) -> None:
     await change(model, cheque("c-1"))
     claims = {"sub": "t", "scope": "ledger.read", "iss": "diptych-local", "aud": "diptych"}
-    token = jwt.encode(claims | {"exp": time() - 3}, KEY, "EdDSA", {"kid": "k"})  # 5 s of clock skew remain
+    token = jwt.encode(
+        claims | {"iat": time() - 60, "exp": time() - 3}, KEY, "EdDSA", {"kid": "k"}
+    )  # 5 s of clock skew remain
     call = watch(server, metadata=(("authorization", f"Bearer {token}"),))
     await read(call)
     assert await read_end(call) == (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_EXPIRED")

@@ -1,6 +1,7 @@
 """A token issuer for tests, whose keys can be rotated."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from time import time
 from typing import Any
@@ -43,6 +44,7 @@ class Issuer:
         key: Key | None = None,
         key_id: str | None = None,
         algorithm: str | None = None,
+        header: Mapping[str, Any] | None = None,
         without: tuple[str, ...] = (),
         **claims: Any,
     ) -> str:
@@ -52,6 +54,7 @@ class Issuer:
             key: the key to sign with; by default the issuer's.
             key_id: the `kid` in the token's header; by default that of the issuer's key.
             algorithm: by default the one that fits the key.
+            header: further or changed parts of the header; None removes a part.
             without: standard claims to leave out.
             claims: additional or changed claims.
         """
@@ -59,13 +62,14 @@ class Issuer:
             "sub": "alice",
             "iss": ISSUER,
             "aud": AUDIENCE,
+            "iat": time(),
             "exp": time() + 60,
             "scope": "ledger.read ledger.write",
         }
         payload = {name: value for name, value in (standard | claims).items() if name not in without}
         key = key or self.key
         algorithm = algorithm or ("RS256" if isinstance(key, RSAPrivateKey) else "EdDSA")
-        return jwt.encode(payload, key, algorithm, {"kid": key_id or self.key_id})
+        return jwt.encode(payload, key, algorithm, {"kid": key_id or self.key_id, **(header or {})})
 
     def bearer(self, **options: Any) -> METADATA:
         return bearer(self.token(**options))

@@ -45,7 +45,7 @@ async def test_a_token_without_a_required_part_is_refused(tmp_path: Path, part: 
 
 
 def test_all_required_parts_are_listed() -> None:
-    assert set(REQUIRED) == {"kid", "iss", "aud", "exp", "sub"}
+    assert set(REQUIRED) == {"kid", "iss", "aud", "exp", "iat", "sub"}
 
 
 def test_the_methods_and_settings_that_the_page_names_exist() -> None:

@@ -65,7 +65,7 @@ def open_key_file(path: str) -> object:
     return KeyFile(path, list(Purpose))
 
 
-OPEN = {"DIPTYCH_JWKS": KeySet, "DIPTYCH_KEYS": open_key_file}
+OPEN: dict[str, Callable[[str], object]] = {"DIPTYCH_JWKS": KeySet, "DIPTYCH_KEYS": open_key_file}
 
 
 def assert_refused(setting: str, open_file: Callable[[str], object], path: Path) -> None:
