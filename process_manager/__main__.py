@@ -10,6 +10,7 @@ from process_manager.dispatch.preceding_inputs import PrecedingInputs
 from process_manager.dispatch.step_client import StepClient
 from process_manager.dispatch.step_dispatcher import StepDispatcher
 from process_manager.dispatch.timer_dispatcher import TimerDispatcher
+from process_manager.dispatch.token_expiry import TokenExpiry
 from process_manager.engine import Engine
 from process_manager.feeds.event_consumer import EventConsumer
 from process_manager.feeds.stream_reads import (
@@ -61,6 +62,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     callers = CallerRecord(store.reserved, [saga.name for saga in sagas])
     client = StepClient(lifecycle.settings, callers.check)
     await check_token(client)
+    lifecycle.spawn(TokenExpiry(lifecycle.settings.process_manager_token).run(), "token expiry")
     async with await jetstream.connect(lifecycle.settings.nats_url, "process_manager") as nats:
         engine = Engine(store, sagas, read_stream_from(nats))
         leases = Leases(store, name_group(manifests, "sagas"))
