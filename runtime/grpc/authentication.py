@@ -16,6 +16,7 @@ How it works:
 """
 
 import time
+from collections.abc import Awaitable
 from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -58,14 +59,23 @@ def identify(tokens: "TokenVerifier") -> Interceptor:
     """Return an interceptor that verifies the token of a call; the call goes on to `admit` in any case."""
 
     def wrap(_method: Method, handler: Handler) -> Handler:
-        async def identify_caller(request: object, context: Context) -> object:
+        def identify_caller(request: object, context: Context) -> Awaitable[object]:
             try:
-                identity = await tokens.identify(_find_bearer_token())
+                token = _find_bearer_token()
+                identity = tokens.find_cached(token)
             except Exception as error:
                 _IDENTITY.set(error)
             else:
-                _IDENTITY.set(identity)
-                caller.set_current(identity.caller)
+                if identity is None:
+                    return verify_first(token, request, context)
+                _set_identity(identity)
+            return handler(request, context)
+
+        async def verify_first(token: str, request: object, context: Context) -> object:
+            try:
+                _set_identity(await tokens.identify(token))
+            except Exception as error:
+                _IDENTITY.set(error)
             return await handler(request, context)
 
         return identify_caller
@@ -73,11 +83,16 @@ def identify(tokens: "TokenVerifier") -> Interceptor:
     return wrap
 
 
+def _set_identity(identity: Identity) -> None:
+    _IDENTITY.set(identity)
+    caller.set_current(identity.caller)
+
+
 def admit(streams: StreamLifetimes) -> Interceptor:
     """Return an interceptor that admits calls with a valid token that includes the method's scope."""
 
     def wrap(method: Method, handler: Handler) -> Handler:
-        async def admit_call(request: object, context: Context) -> object:
+        def admit_call(request: object, context: Context) -> Awaitable[object]:
             identity = _IDENTITY.get()
             if isinstance(identity, Exception):
                 raise identity
@@ -87,8 +102,9 @@ def admit(streams: StreamLifetimes) -> Interceptor:
                     f"{method.path} needs the scope {method.scope}",
                     {"scope": method.scope, "method": method.path},
                 )
-            if not method.streams:
-                return await handler(request, context)
+            return stream(identity, request, context) if method.streams else handler(request, context)
+
+        async def stream(identity: Identity, request: object, context: Context) -> object:
             async with streams.limit(identity.caller, identity.key):
                 return await handler(request, context)
 
@@ -98,12 +114,16 @@ def admit(streams: StreamLifetimes) -> Interceptor:
 
 
 def _find_bearer_token() -> str:
-    values = [value for key, value in metadata.current() if key == "authorization"]
-    if len(values) > 1:
-        text = "the call has the metadata `authorization` more than once"
-        raise Unauthenticated(Cause.SEVERAL, text)
-    if values:
-        scheme, _, token = str(values[0]).partition(" ")
+    found = None
+    for key, value in metadata.current():
+        if key == "authorization":
+            if found is not None:
+                raise Unauthenticated(
+                    Cause.SEVERAL, "the call has the metadata `authorization` more than once"
+                )
+            found = value
+    if found is not None:
+        scheme, _, token = str(found).partition(" ")
         if scheme.lower() == "bearer" and token:
             return token
     raise Unauthenticated(Cause.MISSING, "the call has no metadata `authorization: Bearer <token>`")
@@ -144,15 +164,20 @@ class TokenVerifier:
         Raises:
             RpcError: `UNAUTHENTICATED`, or `KEYS_UNAVAILABLE` while no keys could be read.
         """
+        identity = self.find_cached(token)
+        if identity is None:
+            identity = await self._decode(token)
+            self._add_to_cache(token, identity)
+        return identity
+
+    def find_cached(self, token: str) -> Identity | None:
+        """Return the identity of a token that was verified before, with keys that have not changed since."""
         self._keys.refresh()
         if self._generation != self._keys.generation:
             self._cache.clear()
             self._generation = self._keys.generation
         identity = self._cache.get(token)
-        if identity is None or time.time() >= identity.caller.expires_at:
-            identity = await self._decode(token)
-            self._add_to_cache(token, identity)
-        return identity
+        return None if identity is None or time.time() >= identity.caller.expires_at else identity
 
     def _add_to_cache(self, token: str, identity: Identity) -> None:
         if self._generation != self._keys.generation:

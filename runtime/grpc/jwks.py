@@ -63,6 +63,8 @@ class KeySet:
         self._reloading: asyncio.Task[None] | None = None
         self._tried_at = self._read_at = -inf
         self._failed = False
+        self._due_at = -inf
+        """When `refresh` has something to do; it runs with every call."""
         self.generation = 0
         """Number of changes of the keys. Tokens verified in an earlier generation may be invalid now."""
         self.on_change: Callable[[], None] = lambda: None
@@ -72,7 +74,7 @@ class KeySet:
             self._load_file()
         elif source.startswith("http://") and not (allow_http or jwks_fetch.is_loopback(source)):
             text = "use https, or set DIPTYCH_JWKS_ALLOW_HTTP if nobody can alter what this network carries"
-            raise InvalidSetting(f"DIPTYCH_JWKS={source}: {text}")
+            raise InvalidSetting(f"DIPTYCH_JWKS: is a URL of another host without TLS: {text}")
 
     @property
     def loaded(self) -> bool:
@@ -90,6 +92,8 @@ class KeySet:
     def refresh(self) -> None:
         """Drop the keys if they have expired, and start to reload them if they are too old."""
         now = time.monotonic()
+        if now <= self._due_at:
+            return
         if self.loaded and now - self._read_at > self._max_age:
             self._expire()
         if now - self._tried_at > self._get_interval():
@@ -118,6 +122,10 @@ class KeySet:
         interval = min(_URL_INTERVAL if self._is_url else _FILE_INTERVAL, self._max_age / 4)
         return min(interval, _RETRY_INTERVAL) if self._failed else interval
 
+    def _note_try(self) -> None:
+        self._tried_at = time.monotonic()
+        self._due_at = min(self._tried_at + self._get_interval(), self._read_at + self._max_age)
+
     def _start_reload(self) -> None:
         if self._reloading is None:
             self._reloading = asyncio.create_task(self._reload())
@@ -132,7 +140,7 @@ class KeySet:
             problem = describe_error(error)[:_MAX_PROBLEM_LENGTH]
             raise InvalidSetting(f"DIPTYCH_JWKS={self._source}: cannot read the keys: {problem}") from error
         self._apply(content)
-        self._tried_at = time.monotonic()
+        self._note_try()
 
     async def _reload(self) -> None:
         try:
@@ -143,7 +151,7 @@ class KeySet:
             self._failed = True
             self._failures.report(describe_error(error) + self._describe_expiry())
         finally:
-            self._tried_at = time.monotonic()
+            self._note_try()
             self._reloading = None
 
     async def _read(self) -> bytes:

@@ -126,7 +126,7 @@ async def test_a_file_without_a_usable_key_prevents_the_start(issuer: Issuer) ->
 
 @pytest.mark.parametrize("host", ["issuer.example", "10.0.0.1", "localhost.example", "[fd00::1]", "0.0.0.0"])
 def test_a_url_of_another_host_needs_tls(host: str) -> None:
-    with pytest.raises(InvalidSetting, match=r"DIPTYCH_JWKS=http://.*: use https, or set DIPTYCH_JWKS_ALLOW"):
+    with pytest.raises(InvalidSetting, match=r"DIPTYCH_JWKS: .*: use https, or set DIPTYCH_JWKS_ALLOW"):
         KeySet(f"http://{host}/jwks.json")
     KeySet(f"http://{host}/jwks.json", allow_http=True)
     KeySet(f"https://{host}/jwks.json")

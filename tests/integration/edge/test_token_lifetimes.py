@@ -26,7 +26,7 @@ from runtime.grpc.stream_lifetimes import StreamLifetimes
 from runtime.process.settings import Settings
 from runtime.telemetry import tracing
 from tests.support.harness import toy_server
-from tests.support.harness.callers import METADATA, Issuer, bearer, ed25519
+from tests.support.harness.callers import METADATA, Issuer, Key, bearer, ed25519
 from tests.support.harness.made_service import made_service
 from tests.support.harness.rpc_failure import rpc_failure
 from tests.support.harness.waiting import until
@@ -46,11 +46,14 @@ async def stream(request: Any, context: Any) -> None:
 class Edge:
     """A running server with a method that streams."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.issuer = Issuer(folder / "jwks.json")
+        settings = Settings(jwks=str(self.issuer.path), stop_grace=1.0, jwks_max_age=1_000.0)
+        self.keys = server.open_keys(settings)
+        monkeypatch.setattr(server, "open_keys", lambda _: self.keys)
         self.refused_calls: list[RefusedCall] = []
         self.server: Server = server.build(
-            Settings(jwks=str(self.issuer.path), stop_grace=1.0, **settings),
+            settings,
             [*toy_server.services(), Service(STREAMING, {"Do": stream})],
             address="127.0.0.1:0",
             probe=toy_server.ready,
@@ -65,6 +68,21 @@ class Edge:
         """Run the server's probe, as it does each second."""
         return await self.server._probe()
 
+    async def publish(self, keys: dict[str, Key]) -> None:
+        """Replace the keys, and run the probe until the server uses them."""
+        generation = self.keys.generation
+        self.issuer.publish(keys)
+
+        async def is_used() -> bool:
+            await self.probe()
+            return self.keys.generation > generation
+
+        await until(is_used)
+
+    async def wait_read(self) -> None:
+        """Wait until no reading of the keys is under way, which could take over what was written before."""
+        await until(lambda: not self.keys.reloading)
+
     async def open_stream(self, metadata: METADATA) -> Any:
         call = self.channel.unary_stream("/test.Lifetimes/Do")(b"\n\x01c", metadata=metadata)
         await call.read()
@@ -78,7 +96,7 @@ class Edge:
 @pytest.fixture
 async def edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grpc_server: str) -> AsyncIterator[Edge]:
     monkeypatch.setattr(jwks, "_FILE_INTERVAL", 0.0)
-    edge = Edge(tmp_path, jwks_max_age=1_000.0)
+    edge = Edge(tmp_path, monkeypatch)
     await edge.server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{edge.server.port}") as edge.channel:
         yield edge
@@ -97,12 +115,10 @@ KEY_WITHDRAWN = (StatusCode.UNAUTHENTICATED, "TOKEN_EXPIRED", {"cause": "KEY_WIT
 
 async def test_a_withdrawn_key_ends_the_streams_of_its_tokens_alone(edge: Edge) -> None:
     other = ed25519()
-    edge.issuer.publish({"key-1": edge.issuer.key, "key-2": other})
-    await edge.probe()
+    await edge.publish({"key-1": edge.issuer.key, "key-2": other})
     lost = [await edge.open_stream(edge.issuer.bearer(sub=name)) for name in ("alice", "bob")]
     stays = await edge.open_stream(edge.issuer.bearer(key=other, key_id="key-2"))
-    edge.issuer.publish({"key-2": other})
-    await edge.probe()
+    await edge.publish({"key-2": other})
     assert [await read_end(call) for call in lost] == [KEY_WITHDRAWN] * 2
     assert not stays.done()
     stays.cancel()
@@ -111,14 +127,12 @@ async def test_a_withdrawn_key_ends_the_streams_of_its_tokens_alone(edge: Edge) 
 
 async def test_a_key_that_is_replaced_under_its_id_ends_streams(edge: Edge) -> None:
     call = await edge.open_stream(edge.issuer.bearer())
-    edge.issuer.publish({"key-1": ed25519()})
-    await edge.probe()
+    await edge.publish({"key-1": ed25519()})
     assert await read_end(call) == KEY_WITHDRAWN
 
 
 async def test_a_stream_ends_when_its_token_expires_and_passes_other_timeouts_on(edge: Edge) -> None:
-    keys = server.open_keys(Settings(jwks=str(edge.issuer.path)))
-    key, lifetimes = await keys.find("key-1"), StreamLifetimes(keys)
+    key, lifetimes = await edge.keys.find("key-1"), StreamLifetimes(edge.keys)
     assert key is not None
     with pytest.raises(RpcError) as caught:
         async with lifetimes.limit(Caller("alice", frozenset(), expires_at=time() + 0.05), key):
@@ -135,16 +149,19 @@ async def test_expired_keys_end_streams_and_readiness_until_they_can_be_read(
 ) -> None:
     call = await edge.open_stream(edge.issuer.bearer())
     assert await edge.probe()
+    await edge.wait_read()
     content = edge.issuer.path.read_bytes()
     edge.issuer.path.write_text("{truncated")
     await edge.probe()
     assert (await edge.get(edge.issuer.bearer())).cheque.writer == "alice"
+    await edge.wait_read()
     monkeypatch.setattr(jwks, "time", SimpleNamespace(monotonic=lambda: 10.0**9))
     with pytest.raises(NotReady, match="DIPTYCH_JWKS cannot be read"):
         await edge.probe()
     assert await read_end(call) == (StatusCode.UNAVAILABLE, "KEYS_UNAVAILABLE", {})
     failure = await rpc_failure(edge.get(edge.issuer.bearer()))
     assert (failure.code, failure.reason) == (StatusCode.UNAVAILABLE, "KEYS_UNAVAILABLE")
+    await edge.wait_read()
     edge.issuer.path.write_bytes(content)
     monkeypatch.setattr(jwks, "time", SimpleNamespace(monotonic=lambda: 10.0**9 + 100))
     assert await edge.probe()

@@ -1,6 +1,7 @@
 """The process manager warns before its token expires, and the local stack renews it before that."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import jwt
 import pytest
 
-from devstack import tokens
+from devstack import stack_kinds, tokens
 from process_manager.dispatch import token_expiry
 from process_manager.dispatch.token_expiry import TokenExpiry
 from runtime.process.settings import Settings
@@ -103,6 +104,25 @@ def test_the_tokens_in_files_live_no_longer_than_servers_accept(settings: Settin
     assert claims["exp"] - claims["iat"] == 3_600
     with pytest.raises(StartError, match="DIPTYCH_MAX_TOKEN_LIFETIME is 1:00:00"):
         tokens.mint(limited, [], "alice", timedelta(hours=2))
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_the_local_stack_renews_the_files_that_are_its_own(tmp_path: Path, named: bool) -> None:
+    own = tmp_path / "stack"
+    own.mkdir()
+    names = {"process_manager_token": str(tmp_path / "user.token")} if named else {}
+    stack = stack_kinds.local_stack(own, Settings(**names), lambda _: print)  # type: ignore[arg-type]
+    try:
+        written = sorted(own.glob("*.token"))
+        assert [file.stem for file in written] == ["operations", *(["process-manager"] if not named else [])]
+        for file in written:
+            file.write_text("old")
+        stack.write_tokens()
+        assert all(file.read_text().count(".") == 2 for file in written)
+        assert not (tmp_path / "user.token").exists()
+    finally:
+        for descriptor in stack.keep:
+            os.close(descriptor)
 
 
 async def test_the_local_stack_renews_its_tokens_and_tries_again_after_a_failure(
