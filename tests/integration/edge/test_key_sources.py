@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from runtime.grpc import jwks, jwks_fetch
 from runtime.grpc.jwks import KeySet
 from runtime.process.start_error import InvalidSetting
 from tests.support.harness.callers import Issuer
+from tests.support.harness.certificates import write_certificate
 from tests.support.harness.waiting import until
 
 
@@ -251,3 +253,43 @@ async def test_a_fetch_that_is_cancelled_leaves_no_thread(start_peer: Any) -> No
     await until(lambda: any(thread.name == "JWKS" for thread in threading.enumerate()))
     fetching.cancel()
     await until(lambda: not any(thread.name == "JWKS" for thread in threading.enumerate()))
+
+
+async def test_keys_are_fetched_over_tls_from_a_host_that_is_trusted(
+    start_peer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = write_certificate(tmp_path / "issuer.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+
+    def serve(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as secured:
+            secured.recv(1_000)
+            secured.sendall(OK + b"transfer-encoding: chunked\r\n\r\n4\r\nkeys\r\n0\r\n\r\n")
+
+    port = start_peer(serve)
+    with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
+        await jwks_fetch.fetch(f"https://localhost:{port}/")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    assert await jwks_fetch.fetch(f"https://localhost:{port}/") == b"keys"
+    with pytest.raises(OSError, match=r"not valid for '127\.0\.0\.1'"):
+        await jwks_fetch.fetch(f"https://127.0.0.1:{port}/")
+
+
+async def test_a_proxy_is_used_for_https_alone(start_peer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests: list[bytes] = []
+
+    def serve(connection: socket.socket) -> None:
+        requests.append(connection.recv(1_000).partition(b"\r\n")[0])
+        connection.sendall(b"HTTP/1.1 403 No\r\n\r\n")
+
+    port = start_peer(serve)
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{port}")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(OSError, match="403"):
+        await jwks_fetch.fetch("https://issuer.example/keys")
+    with pytest.raises(OSError):
+        await jwks_fetch.fetch("http://127.0.0.1:1/keys")
+    assert [request.partition(b" HTTP")[0] for request in requests] == [b"CONNECT issuer.example:443"]
