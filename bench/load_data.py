@@ -1,7 +1,8 @@
 """The data of a load test on the local stack, and the end of the sagas that the test began.
 
 Orders of a load test name articles that do not exist, so each fulfilment ends by itself with a rejection,
-even if the test is killed. No other command of the scenarios begins a saga.
+even if the test is killed. Held seats come back 20 s later, and the test does not wait for that. No other
+command of the scenarios begins a saga.
 """
 
 import asyncio

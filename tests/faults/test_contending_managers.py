@@ -24,14 +24,18 @@ pytestmark = pytest.mark.long
 CALLERS = 4
 RECOVERY = 60.0
 """Seconds after the last fault in which all orders end."""
-OPEN = "SELECT count(*) FROM sagas WHERE saga = 'fulfilment.fulfilment' AND status NOT IN ('CONFIRMED')"
+OPEN = """
+SELECT count(*) FROM sagas g WHERE saga = 'fulfilment.fulfilment' AND (status NOT IN ('CONFIRMED')
+OR EXISTS (SELECT FROM saga_steps s WHERE s.saga = g.saga AND s.id = g.id AND s.outcome IS NULL))
+"""
 LEFT = """
 SELECT g.status, g.waiting_for, g.blocked_reason, s.step, s.outcome, s.tries, s.error, s.due_at - now(),
   g.version, count(*)
 FROM sagas g LEFT JOIN saga_steps s ON s.saga = g.saga AND s.id = g.id AND s.outcome IS DISTINCT FROM 'OK'
-WHERE g.saga = 'fulfilment.fulfilment' AND g.status <> 'CONFIRMED' GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
+WHERE g.saga = 'fulfilment.fulfilment' AND (g.status <> 'CONFIRMED' OR s.step IS NOT NULL)
+GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
 """
-"""The sagas that have not ended, and why."""
+"""The sagas that have not ended, or have steps without an answer, and why."""
 REPEATED = """
 SELECT saga, id, step FROM saga_steps GROUP BY 1, 2, 3 HAVING count(*) > 1 OR count(outcome) < 1
 """

@@ -34,6 +34,7 @@ from operations.processes import (
 )
 from tests.support.harness.alerting import Alerting, alerting, hasten
 from tests.support.harness.caller import Caller
+from tests.support.harness.command_line import diptych
 from tests.support.harness.expressions import list_expressions
 from tests.support.harness.invariants import verify_stack
 from tests.support.harness.observers import require
@@ -282,6 +283,8 @@ async def test_events_cannot_be_read(stack: Stack, alerts: Alerting, trade: Trad
 
 async def test_every_expression_had_series(stack: Stack, alerts: Alerting) -> None:
     await refuse_call(stack)
+    built = await diptych(stack, "projections", "rebuild", "inventory.product", "--reason", "to be seen")
+    assert built[0] == 0, built
     lacking = list_expressions()
 
     def all_had_series() -> bool:

@@ -24,8 +24,10 @@ def replays_begin_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def replace_key(redis: Redis, key: str) -> None:
     """Put a list in the place of a key."""
-    await redis.delete(key)
-    await redis.rpush(key, "x")
+    async with redis.pipeline() as pipe:  # at once: the projector would write it again in between
+        pipe.delete(key)
+        pipe.rpush(key, "x")
+        await pipe.execute()
 
 
 async def has_views(redis: Redis, *histories: Any) -> bool:

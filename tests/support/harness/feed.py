@@ -171,7 +171,7 @@ async def wait_until_complete(connection: Connection, other_than: str = "") -> S
         identity = await read_stream_identity(connection.js)
         return identity is not None and identity.complete and identity.epoch != other_than
 
-    await until(is_complete)
+    await until(is_complete, 60)
     assert identity is not None
     return identity
 
