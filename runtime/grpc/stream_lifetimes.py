@@ -43,7 +43,7 @@ class StreamLifetimes:
     def _end_withdrawn(self) -> None:
         now = asyncio.get_running_loop().time()
         for lifetime, key in list(self._open.items()):
-            if not self._keys.has(key):
+            if not self._keys.has(key) and not lifetime.expired():
                 lifetime.reschedule(now)
 
     def _build_error(self, key: VerificationKey) -> RpcError:
