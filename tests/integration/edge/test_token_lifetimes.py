@@ -11,10 +11,6 @@ import grpc
 import pytest
 from diptych.access.v1 import access_pb2
 from grpc import StatusCode
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 
 from runtime.grpc import jwks, server
 from runtime.grpc.caller import Caller
@@ -24,10 +20,10 @@ from runtime.grpc.rpc_error import RpcError
 from runtime.grpc.server import Server, Service
 from runtime.grpc.stream_lifetimes import StreamLifetimes
 from runtime.process.settings import Settings
-from runtime.telemetry import tracing
 from tests.support.harness import toy_server
 from tests.support.harness.callers import METADATA, Issuer, Key, bearer, ed25519
 from tests.support.harness.made_service import made_service
+from tests.support.harness.recorded_spans import RecordedSpans, record_spans
 from tests.support.harness.rpc_failure import rpc_failure
 from tests.support.harness.waiting import until
 from tests.support.ledger.stubs import queries, queries_grpc
@@ -184,24 +180,19 @@ async def test_a_call_with_two_tokens_is_refused_even_if_both_are_valid(edge: Ed
 
 
 @pytest.fixture
-def spans() -> Iterator[InMemorySpanExporter]:
+def spans() -> Iterator[RecordedSpans]:
     """Sample the traces that callers sample."""
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider(ParentBased(ALWAYS_OFF), shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    tracing.configure(provider.get_tracer("test"), 0.0)
-    yield exporter
-    tracing.configure(None, None)
-    provider.shutdown()
+    with record_spans(0.0) as recorded:
+        yield recorded
 
 
 @pytest.fixture
-async def traced_edge(spans: InMemorySpanExporter, edge: Edge) -> Edge:
+async def traced_edge(spans: RecordedSpans, edge: Edge) -> Edge:
     return edge
 
 
 async def test_a_caller_without_a_valid_token_neither_joins_nor_samples_a_trace(
-    traced_edge: Edge, spans: InMemorySpanExporter
+    traced_edge: Edge, spans: RecordedSpans
 ) -> None:
     edge, traceparent = traced_edge, ("traceparent", TRACEPARENT)
     for metadata in ((), edge.issuer.bearer(key=ed25519()), edge.issuer.bearer(exp=1)):

@@ -6,35 +6,28 @@ from typing import Any
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
 from opentelemetry.trace import SpanKind
 
 from runtime.telemetry import trace_context, tracing
 from runtime.telemetry.finished_spans import create_recorder
+from tests.support.harness.recorded_spans import RecordedSpans, record_spans
 
 SAMPLED = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 UNSAMPLED = SAMPLED[:-1] + "0"
 
 
 @pytest.fixture
-def spans() -> Iterator[InMemorySpanExporter]:
+def spans() -> Iterator[RecordedSpans]:
     """Sample half of all new traces."""
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider(ParentBased(ALWAYS_ON), shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    tracing.configure(provider.get_tracer("test"), 0.5)
-    yield exporter
-    tracing.configure(None, None)
-    provider.shutdown()
+    with record_spans(0.5) as recorded:
+        yield recorded
 
 
 def set_random(monkeypatch: pytest.MonkeyPatch, value: float) -> None:
     monkeypatch.setattr(tracing, "random", lambda: value)
 
 
-def names(spans: InMemorySpanExporter) -> list[str]:
+def names(spans: RecordedSpans) -> list[str]:
     return [span.name for span in spans.get_finished_spans()]
 
 
@@ -52,7 +45,7 @@ def call(parent: str | None = None) -> str | None:
 
 
 def test_a_new_trace_is_sampled_at_random_with_all_its_spans(
-    spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
+    spans: RecordedSpans, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_random(monkeypatch, 0.6)
     assert not trace_context.is_sampled(call())
@@ -63,7 +56,7 @@ def test_a_new_trace_is_sampled_at_random_with_all_its_spans(
 
 
 def test_each_unsampled_trace_has_valid_ids_of_its_own(
-    spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
+    spans: RecordedSpans, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_random(monkeypatch, 0.6)
     first, second = call(), call()
@@ -74,7 +67,7 @@ def test_each_unsampled_trace_has_valid_ids_of_its_own(
         assert each.endswith("-00")
 
 
-def test_outside_of_a_trace_there_is_no_span(spans: InMemorySpanExporter) -> None:
+def test_outside_of_a_trace_there_is_no_span(spans: RecordedSpans) -> None:
     with tracing.span("lone"):
         pass
     for malformed in ("00-1-1-01", "", "01"):
@@ -96,7 +89,7 @@ def test_outside_of_a_trace_there_is_no_span(spans: InMemorySpanExporter) -> Non
 )
 @pytest.mark.parametrize("value", [0.4, 0.6])
 def test_a_callers_decision_is_followed(
-    spans: InMemorySpanExporter,
+    spans: RecordedSpans,
     monkeypatch: pytest.MonkeyPatch,
     parent: str,
     expected: list[str],
@@ -112,7 +105,7 @@ def test_a_callers_decision_is_followed(
     assert names(spans) == [*expected, "later"][: 3 if expected else 0]
 
 
-def test_a_span_can_be_found_until_it_ends(spans: InMemorySpanExporter) -> None:
+def test_a_span_can_be_found_until_it_ends(spans: RecordedSpans) -> None:
     with tracing.begin_span("call", kind=SpanKind.SERVER, parent=SAMPLED, attributes={}) as span:
         traceparent = trace_context.get_current()
         assert tracing.find_open_span(traceparent) is span
@@ -121,16 +114,14 @@ def test_a_span_can_be_found_until_it_ends(spans: InMemorySpanExporter) -> None:
     assert trace.get_current_span() is trace.INVALID_SPAN
 
 
-def test_a_long_call_has_no_spans_of_all_that_it_does(spans: InMemorySpanExporter) -> None:
+def test_a_long_call_has_no_spans_of_all_that_it_does(spans: RecordedSpans) -> None:
     with tracing.begin_span("watch", kind=SpanKind.SERVER, parent=SAMPLED, attributes={}, is_long=True):
         assert trace_context.is_sampled(trace_context.get_current())
         assert tracing.find_open_span(trace_context.get_current()) is None
 
 
 @pytest.mark.parametrize("ratio", [0.5, None])
-def test_a_finished_span_is_complete_whoever_samples(
-    spans: InMemorySpanExporter, ratio: float | None
-) -> None:
+def test_a_finished_span_is_complete_whoever_samples(spans: RecordedSpans, ratio: float | None) -> None:
     tracing.configure(tracing._tracer, ratio)
     parent = tracing.record_span("outer", parent=SAMPLED, start_ns=1, end_ns=9, attributes={"a": 1})
     tracing.record_span(
