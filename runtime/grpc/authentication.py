@@ -150,14 +150,6 @@ class TokenVerifier:
         self._generation = keys.generation
         """The generation of the keys that verified the tokens in the cache."""
 
-    async def verify(self, token: str) -> Caller:
-        """Return the caller that a token identifies.
-
-        Raises:
-            RpcError: `UNAUTHENTICATED`, or `KEYS_UNAVAILABLE` while no keys could be read.
-        """
-        return (await self.identify(token)).caller
-
     async def identify(self, token: str) -> Identity:
         """Return the caller that a token identifies, and the key of the token.
 

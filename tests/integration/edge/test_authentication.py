@@ -38,7 +38,7 @@ def tokens(issuer: Issuer) -> TokenVerifier:
 async def verify_error(tokens: TokenVerifier, token: str) -> RpcError:
     """Return the error that verifying a token raises."""
     with pytest.raises(RpcError) as caught:
-        await tokens.verify(token)
+        await tokens.identify(token)
     return caught.value
 
 
@@ -47,7 +47,7 @@ async def wait_for_error(tokens: TokenVerifier, token: str) -> RpcError:
     async with asyncio.timeout(20):
         while True:
             try:
-                await tokens.verify(token)
+                await tokens.identify(token)
             except RpcError as error:
                 return error
             await asyncio.sleep(0.01)
@@ -58,7 +58,7 @@ async def test_a_token_names_its_caller_scopes_and_the_person_acted_for(
 ) -> None:
     expiry = int(time()) + 100
     token = issuer.token(sub="shop", scope="a.read  b.write", on_behalf_of="bob", exp=expiry)
-    caller = await tokens.verify(token)
+    caller = (await tokens.identify(token)).caller
     assert caller == Caller("shop", frozenset({"a.read", "b.write"}), "bob", expiry + CLOCK_SKEW)
 
 
@@ -66,7 +66,7 @@ async def test_a_token_signed_with_rsa_is_accepted(issuer: Issuer) -> None:
     key = rsa()
     issuer.publish({"r": key})
     tokens = TokenVerifier(KeySet(str(issuer.path)), ISSUER, AUDIENCE)
-    assert (await tokens.verify(issuer.token(key=key, key_id="r"))).subject == "alice"
+    assert (await tokens.identify(issuer.token(key=key, key_id="r"))).caller.subject == "alice"
 
 
 async def test_an_extension_that_is_not_understood_is_refused(tokens: TokenVerifier, issuer: Issuer) -> None:
@@ -82,21 +82,21 @@ async def test_an_access_token_may_name_its_type(
 ) -> None:
     token = issuer.token(header={"typ": kind})
     assert ("typ" in jwt.get_unverified_header(token)) == bool(kind)
-    assert (await tokens.verify(token)).subject == "alice"
+    assert (await tokens.identify(token)).caller.subject == "alice"
 
 
 async def test_a_token_may_live_as_long_as_the_limit_and_without_one_for_ever(
     tokens: TokenVerifier, issuer: Issuer
 ) -> None:
     now = int(time())
-    assert (await tokens.verify(issuer.token(iat=now, exp=now + 3_600))).subject == "alice"
+    assert (await tokens.identify(issuer.token(iat=now, exp=now + 3_600))).caller.subject == "alice"
     assert (await verify_error(tokens, issuer.token(iat=now, exp=now + 3_601))).metadata
     unlimited = TokenVerifier(KeySet(str(issuer.path)), ISSUER, AUDIENCE, None)
-    assert (await unlimited.verify(issuer.token(exp=now + 86_400 * 365))).subject == "alice"
+    assert (await unlimited.identify(issuer.token(exp=now + 86_400 * 365))).caller.subject == "alice"
 
 
 async def test_a_token_may_have_further_audiences(tokens: TokenVerifier, issuer: Issuer) -> None:
-    assert (await tokens.verify(issuer.token(aud=["other", AUDIENCE]))).subject == "alice"
+    assert (await tokens.identify(issuer.token(aud=["other", AUDIENCE]))).caller.subject == "alice"
 
 
 @pytest.mark.parametrize(
@@ -241,8 +241,8 @@ async def test_a_malformed_token_is_rejected(tokens: TokenVerifier, token: str) 
 
 
 async def test_a_caller_without_scopes_has_none(tokens: TokenVerifier, issuer: Issuer) -> None:
-    assert (await tokens.verify(issuer.token(without=("scope",)))).scopes == frozenset()
-    assert (await tokens.verify(issuer.token(scope=["ledger.read"]))).scopes == frozenset()
+    assert (await tokens.identify(issuer.token(without=("scope",)))).caller.scopes == frozenset()
+    assert (await tokens.identify(issuer.token(scope=["ledger.read"]))).caller.scopes == frozenset()
 
 
 # The cache of verified tokens
@@ -252,9 +252,9 @@ async def test_a_verified_token_is_cached(
     tokens: TokenVerifier, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = issuer.token()
-    first = await tokens.verify(token)
+    first = await tokens.identify(token)
     monkeypatch.setattr(jwt, "decode", None)
-    assert await tokens.verify(token) is first
+    assert await tokens.identify(token) is first
 
 
 async def test_a_cached_token_expires(
@@ -262,7 +262,7 @@ async def test_a_cached_token_expires(
 ) -> None:
     monkeypatch.setattr(authentication, "CLOCK_SKEW", 0.0)
     token = issuer.token(exp=int(time()) + 2)
-    await tokens.verify(token)
+    await tokens.identify(token)
     assert "expired" in (await wait_for_error(tokens, token)).message
 
 
@@ -271,7 +271,7 @@ async def test_the_cache_has_a_maximum_size(
 ) -> None:
     monkeypatch.setattr(authentication, "_CACHE_SIZE", 3)
     for number in range(10):
-        await tokens.verify(issuer.token(sub=f"caller-{number}"))
+        await tokens.identify(issuer.token(sub=f"caller-{number}"))
     assert len(tokens._cache) == 3
 
 
@@ -292,15 +292,15 @@ async def test_a_new_key_in_the_file_is_found_when_a_token_names_it(
     token = issuer.token(key=new_key, key_id="key-2")
     assert "kid" in (await verify_error(tokens, token)).message
     issuer.publish({"key-1": issuer.key, "key-2": new_key})
-    assert (await tokens.verify(token)).subject == "alice"
-    assert (await tokens.verify(issuer.token())).subject == "alice"
+    assert (await tokens.identify(token)).caller.subject == "alice"
+    assert (await tokens.identify(issuer.token())).caller.subject == "alice"
 
 
 @pytest.mark.usefixtures("always_reloaded")
 async def test_a_withdrawn_key_invalidates_even_cached_tokens(issuer: Issuer) -> None:
     tokens = TokenVerifier(KeySet(str(issuer.path)), ISSUER, AUDIENCE)
     token = issuer.token()
-    await tokens.verify(token)
+    await tokens.identify(token)
     issuer.publish({"key-2": ed25519()})
     assert "kid" in (await wait_for_error(tokens, token)).message
 
@@ -309,11 +309,11 @@ async def test_a_withdrawn_key_invalidates_even_cached_tokens(issuer: Issuer) ->
 async def test_a_key_that_is_replaced_under_its_id_is_noticed(issuer: Issuer) -> None:
     tokens = TokenVerifier(KeySet(str(issuer.path)), ISSUER, AUDIENCE)
     old_token = issuer.token()
-    await tokens.verify(old_token)
+    await tokens.identify(old_token)
     issuer.key = ed25519()
     issuer.publish({"key-1": issuer.key})
     assert "ignature" in (await wait_for_error(tokens, old_token)).message
-    assert (await tokens.verify(issuer.token())).subject == "alice"
+    assert (await tokens.identify(issuer.token())).caller.subject == "alice"
 
 
 @pytest.mark.usefixtures("always_reloaded")
@@ -321,7 +321,7 @@ async def test_a_temporarily_broken_file_does_not_change_the_keys(issuer: Issuer
     tokens = TokenVerifier(KeySet(str(issuer.path)), ISSUER, AUDIENCE)
     issuer.path.write_text("{truncated")
     assert "kid" in (await verify_error(tokens, issuer.token(key_id="key-2"))).message
-    assert (await tokens.verify(issuer.token())).subject == "alice"
+    assert (await tokens.identify(issuer.token())).caller.subject == "alice"
 
 
 async def test_unknown_keys_cause_a_reload_only_every_few_seconds(
@@ -352,7 +352,7 @@ def publisher(issuer: Issuer) -> Iterator[Publisher]:
 
 async def test_keys_at_a_url_are_fetched_with_the_first_token(issuer: Issuer, publisher: Publisher) -> None:
     tokens = TokenVerifier(KeySet(publisher.url), ISSUER, AUDIENCE)
-    assert (await tokens.verify(issuer.token())).subject == "alice"
+    assert (await tokens.identify(issuer.token())).caller.subject == "alice"
 
 
 @pytest.mark.usefixtures("always_reloaded")
@@ -364,7 +364,7 @@ async def test_while_the_url_is_unavailable_at_start_callers_may_retry(
     error = await verify_error(tokens, issuer.token())
     assert (error.reason, error.retry_after) == ("KEYS_UNAVAILABLE", 1.0)
     publisher.status = 200
-    assert (await tokens.verify(issuer.token())).subject == "alice"
+    assert (await tokens.identify(issuer.token())).caller.subject == "alice"
 
 
 async def test_while_the_url_hangs_known_keys_work_and_unknown_ones_wait_briefly(
@@ -373,19 +373,19 @@ async def test_while_the_url_hangs_known_keys_work_and_unknown_ones_wait_briefly
     monkeypatch.setattr(jwks, "_MAX_WAIT", 0.1)
     monkeypatch.setattr(jwks, "_UNKNOWN_KEY_INTERVAL", 0.0)
     tokens = TokenVerifier(KeySet(publisher.url), ISSUER, AUDIENCE)
-    await tokens.verify(issuer.token())
+    await tokens.identify(issuer.token())
     publisher.responding.clear()
     began = monotonic()
     error = await verify_error(tokens, issuer.token(key_id="key-2"))
     assert (error.reason, error.retry_after) == ("KEYS_UNAVAILABLE", 1.0)
-    assert (await tokens.verify(issuer.token(sub="shop"))).subject == "shop"
+    assert (await tokens.identify(issuer.token(sub="shop"))).caller.subject == "shop"
     assert monotonic() - began < jwks_fetch.TIMEOUT
 
 
 async def test_the_event_loop_never_waits_for_the_url(issuer: Issuer, publisher: Publisher) -> None:
     publisher.responding.clear()
     tokens = TokenVerifier(KeySet(publisher.url), ISSUER, AUDIENCE)
-    verification = asyncio.create_task(tokens.verify(issuer.token()))
+    verification = asyncio.create_task(tokens.identify(issuer.token()))
     longest = 0.0
     for _ in range(20):
         before = monotonic()
@@ -394,4 +394,4 @@ async def test_the_event_loop_never_waits_for_the_url(issuer: Issuer, publisher:
     assert not verification.done()
     assert longest < 1.0
     publisher.responding.set()
-    assert (await verification).subject == "alice"
+    assert (await verification).caller.subject == "alice"
