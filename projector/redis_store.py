@@ -191,8 +191,7 @@ def _list_changed_entries(updates: Sequence[Update]) -> tuple[list[EntryList], l
         before, after = update.before.entries, update.after.entries
         # A repair adds entries again that may be missing, even where those of `before` are the same.
         added.add(position, after, () if update.repairs else before)
-        if before:
-            removed.add(position, before, after)
+        removed.add(position, before, after)
     return added.list_all(), removed.list_all()
 
 

@@ -4,13 +4,20 @@ from collections import Counter
 from collections.abc import Mapping
 
 from query_server.search.definition import FlagSource
+from query_server.search.followed_view import FollowedView
 
 
 class Flags:
-    """Which documents have their flag on: those of which a view has it on."""
+    """Which documents have their flag on: those of which a view has it on.
 
-    def __init__(self, source: FlagSource) -> None:
+    Args:
+        source: reads the views.
+        followed: the views.
+    """
+
+    def __init__(self, source: FlagSource, followed: FollowedView) -> None:
         self._source = source
+        self.followed = followed
         self._views_on: dict[str, str] = {}
         self._counts: Counter[str] = Counter()
         """The numbers of views that have it on, by document's id."""

@@ -78,12 +78,11 @@ class IndexFollower:
         self._woken = asyncio.Event()
         self._documents = FollowedView(models[definition.view], definition.listing, self._woken.set)
         self._flags: Flags | None = None
-        self._flag_views: FollowedView | None = None
         self._followed = [self._documents]
         if source := definition.flag:
-            self._flags = Flags(source)
-            self._flag_views = FollowedView(models[source.view], source.listing, self._woken.set)
-            self._followed.insert(0, self._flag_views)  # documents are made with the flags as they are
+            flag_views = FollowedView(models[source.view], source.listing, self._woken.set)
+            self._flags = Flags(source, flag_views)
+            self._followed.insert(0, flag_views)  # documents are made with the flags as they are
         self._due: list[tuple[float, str]] = []
         """A heap of the times at which documents change, with their ids."""
         self._uncommitted: dict[str, int] = {}
@@ -120,8 +119,8 @@ class IndexFollower:
         is_current = incarnation == get_incarnation(self._documents.build)
         if not (self._documents.is_complete and is_current):
             raise reader.views.rebuilding_error()
-        if needs_flag and self._flag_views and not self._flag_views.is_complete:
-            raise self._flag_views.views.rebuilding_error()
+        if needs_flag and self._flags and not self._flags.followed.is_complete:
+            raise self._flags.followed.views.rebuilding_error()
 
     async def wait_until_fresh(self, reader: FreshReader, *, needs_flag: bool = False) -> None:
         """Wait until every later search includes the writes of the call's consistency token.
@@ -251,13 +250,13 @@ class IndexFollower:
         now = time()
         while self._due and self._due[0][0] <= now:
             self._documents.changed.add(heapq.heappop(self._due)[1])
-        if self._flag_views:
+        if self._flags:
             try:
-                await self._read_all(self._flag_views)
+                await self._read_all(self._flags.followed)
             except RpcError as error:
                 if error.reason != "VIEW_REBUILDING":
                     raise
-                self._flag_views.is_complete = False
+                self._flags.followed.is_complete = False
                 asyncio.get_running_loop().call_later(RETRY_INTERVAL, self._woken.set)
         await self._read_all(self._documents)
         await self._commit()
@@ -330,20 +329,19 @@ class IndexFollower:
             return
         followed.changed.difference_update(view_ids)
         rows = await followed.read(view_ids)
-        if followed is self._documents:
-            await self._replace_documents(rows)
+        if self._flags and followed is self._flags.followed:
+            self._set_flags(self._flags, rows)
         else:
-            self._set_flags(followed, rows)
+            await self._replace_documents(rows)
 
-    def _set_flags(self, followed: FollowedView, rows: Sequence[tuple[str, bytes | None, int]]) -> None:
-        assert self._flags is not None  # noqa: S101 - only views of flags come here
+    def _set_flags(self, flags: Flags, rows: Sequence[tuple[str, bytes | None, int]]) -> None:
         for view_id, data, version in rows:
-            for document_id, has_changed in self._flags.update(view_id, data).items():
+            for document_id, has_changed in flags.update(view_id, data).items():
                 # After a restart the index may be newer than what was saved of the flags.
                 is_known = document_id in self._documents.versions
                 if is_known and (has_changed or not self.has_served.is_set()):
                     self._documents.changed.add(document_id)
-            followed.set_version(view_id, version)
+            flags.followed.set_version(view_id, version)
 
     async def _replace_documents(self, rows: Sequence[tuple[str, bytes | None, int]]) -> None:
         now = time()
@@ -381,7 +379,7 @@ class IndexFollower:
     def _save(self) -> None:
         if not self._documents.is_complete or self._uncommitted:
             return
-        flags, flag_views = self._flags, self._flag_views
+        flags = self._flags
         self.index.folder.write_state(
             SavedState(
                 version=self.index.version,
@@ -389,8 +387,8 @@ class IndexFollower:
                 versions=self._documents.versions,
                 documents=list(self.index.ids.values()),
                 due=self._due,
-                flag_build=flag_views.build if flag_views else "",
-                flag_versions=flag_views.versions if flag_views else {},
+                flag_build=flags.followed.build if flags else "",
+                flag_versions=flags.followed.versions if flags else {},
                 flags_on=dict(flags.views_on) if flags else {},
             )
         )
@@ -400,6 +398,6 @@ class IndexFollower:
             return
         self._documents.build, self._documents.versions = state.build, state.versions
         self._due = state.due
-        if self._flags and self._flag_views:
-            self._flag_views.build, self._flag_views.versions = state.flag_build, state.flag_versions
-            self._flags.restore(state.flags_on)
+        if flags := self._flags:
+            flags.followed.build, flags.followed.versions = state.flag_build, state.flag_versions
+            flags.restore(state.flags_on)

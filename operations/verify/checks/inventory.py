@@ -1,4 +1,4 @@
-"""Inventory's folds and sagas, and the effects of reorders: purchase orders of what the alerts say."""
+"""Inventory's folds and sagas, and whether purchase orders match the reorder alerts that raised them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -44,7 +44,7 @@ def _compare_steps(steps: Sequence[Any], order: PurchaseOrder | None) -> Iterato
 
 
 def compare(request: RaisePurchaseOrderRequest, order: PurchaseOrder | None) -> Iterator[str]:
-    """Yield what is wrong with the purchase order of a reorder that has raised it."""
+    """Yield the differences between a purchase order and the request that raised it."""
     if order is None:
         yield "is RAISED, but there is no such purchase order"
         return
