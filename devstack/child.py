@@ -46,7 +46,7 @@ class Child:
         self.name = name
         self._command = [str(part) for part in command]
         self._output = output
-        self._environment = environment
+        self.environment = environment
         self._stop_signal = stop_signal
         self._unprivileged = unprivileged
         self._keep = keep
@@ -98,7 +98,7 @@ class Child:
             stdin=DEVNULL,
             stdout=output,
             stderr=STDOUT,
-            env=self._environment,
+            env=self.environment,
             start_new_session=True,
             pass_fds=inherited,
             limit=_MAX_LINE_LENGTH,

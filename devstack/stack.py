@@ -33,6 +33,8 @@ class Stack:
         output: returns the receiver of the lines of the process with this name.
         keep: file descriptors that the processes inherit.
         metrics: whether the processes serve their metrics at free ports, if the settings name none.
+        kind_environment: variables of each kind of process alone; they take precedence over the settings,
+            `environment` over them. The stack itself, and the tools that use `settings`, do not have them.
     """
 
     def __init__(
@@ -43,11 +45,13 @@ class Stack:
         output: Callable[[str], Output],
         keep: Sequence[int] = (),
         metrics: bool = False,
+        kind_environment: Mapping[ProcessKind, Mapping[str, str]] | None = None,
     ) -> None:
         self.settings = settings
         self.servers = servers
         self.processes: list[Process] = []
-        self._environment = {**os.environ, **variables(settings), **environment}
+        self._environment = environment
+        self._kind_environment = kind_environment or {}
         self._output = output
         self.keep = keep
         self._metrics = metrics
@@ -70,7 +74,13 @@ class Stack:
             kind,
             name := kind.name if number == 1 else f"{kind.name}-{number}",
             getattr(self.settings, kind.address) if number == 1 else f"127.0.0.1:{free_port()}",
-            {**self._environment, **(environment or {})},
+            {
+                **os.environ,
+                **variables(self.settings),
+                **self._kind_environment.get(kind, {}),
+                **self._environment,
+                **(environment or {}),
+            },
             self._output(name),
             arguments,
             self.keep,

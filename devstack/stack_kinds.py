@@ -24,6 +24,7 @@ from operations.processes import (
     PROJECTOR,
     QUERY_SERVER,
     RELAY,
+    ProcessKind,
 )
 from runtime.process.settings import Settings
 
@@ -108,6 +109,7 @@ def temporary_stack(
     environment: Mapping[str, str] | None = None,
     output: Callable[[str], Output] | None = None,
     metrics: bool = False,
+    kind_environment: Mapping[ProcessKind, Mapping[str, str]] | None = None,
 ) -> Stack:
     """Return a stack on free ports.
 
@@ -128,6 +130,7 @@ def temporary_stack(
         output: returns the receiver of the lines of the process with this name; None for `<name>.log` in the
             folder.
         metrics: whether the processes serve their metrics.
+        kind_environment: variables of each kind of process; `environment` takes precedence over them.
     """
     servers: dict[str, Server] = {}
     if database_url is None:
@@ -154,7 +157,9 @@ def temporary_stack(
     tokens.write_process_manager_token(settings)
     tokens.write_operations_token(settings)
     logs = output or (lambda name: folder / f"{name}.log")
-    stack = Stack(settings, servers, environment or {}, logs, metrics=metrics)
+    stack = Stack(
+        settings, servers, environment or {}, logs, metrics=metrics, kind_environment=kind_environment
+    )
     counts = {
         COMMAND_SERVER: command_servers,
         RELAY: relays,

@@ -55,6 +55,30 @@ async def test_what_the_stack_starts_with_goes_to_all_its_processes(
         assert (tmp_path / "query_server.log").read_text() == ""
 
 
+def test_each_kind_of_process_has_variables_of_its_own(tmp_path: Path, urls: dict[str, str]) -> None:
+    kinds = {
+        RELAY: {"DIPTYCH_DATABASE_URL": "postgresql://relay@host/db", "DIPTYCH_LOG_LEVEL": "debug"},
+        QUERY_SERVER: {"DIPTYCH_REDIS_URL": "redis://reader@host"},
+    }
+    common = {"DIPTYCH_LOG_LEVEL": "error"}
+    stack = temporary_stack(
+        tmp_path,
+        database_url=urls["database_url"],
+        nats_url=urls["nats_url"],
+        redis_url=urls["redis_url"],
+        environment=common,
+        kind_environment=kinds,
+    )
+    (relay,), (queries,) = stack.of(RELAY), stack.of(QUERY_SERVER)
+    assert relay.child.environment is not None and queries.child.environment is not None
+    assert relay.child.environment["DIPTYCH_DATABASE_URL"] == "postgresql://relay@host/db"
+    assert relay.child.environment["DIPTYCH_REDIS_URL"] == urls["redis_url"]
+    assert queries.child.environment["DIPTYCH_DATABASE_URL"] == urls["database_url"]
+    assert queries.child.environment["DIPTYCH_REDIS_URL"] == "redis://reader@host"
+    assert relay.child.environment["DIPTYCH_LOG_LEVEL"] == "error", "the caller's variables come first"
+    assert stack.settings.database_url == urls["database_url"], "the stack stays the administrator"
+
+
 async def test_a_stack_that_does_not_start_says_why_and_leaves_nothing_running(
     tmp_path: Path, urls: dict[str, str]
 ) -> None:

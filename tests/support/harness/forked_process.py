@@ -93,7 +93,7 @@ class ForkedChild(Child):
             return await super()._execute(output, inherited)
         return await start_python(
             *self._command[1:],
-            environment=self._environment,
+            environment=self.environment,
             stdout=output,
             stderr=STDOUT,
             inherited=inherited,
