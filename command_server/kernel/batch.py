@@ -26,6 +26,7 @@ from command_server.kernel.ports import (
 )
 from command_server.kernel.request_ages import RequestAges
 from command_server.kernel.snapshot import FoldedState
+from contracts.audit.digests import digest_event
 from contracts.envelope import DEFAULT_MAX_PAYLOAD, max_data_bytes
 
 _encode_json = msgspec.json.Encoder().encode
@@ -100,6 +101,8 @@ class Stream:
     state: Any
     updated_at: datetime
     is_new: bool
+    digest: bytes = b""
+    """Of the last event; empty if no event of the stream has one."""
     changed: bool = False
     """Its row is to be written."""
     replaces_snapshot: bool = False
@@ -221,25 +224,24 @@ class Batch:
         rows, results = [], []
         for name, events in new_events.items():
             stream = streams[name]
-            state = stream.state
+            state, digest = stream.state, stream.digest
+            entry = _encode_metadata(request, ahead[name]) if events and name in ahead else metadata
             for version, event in enumerate(events, stream.version + 1):
                 state = stream.type.evolve(state, event)
                 type_name, data = stream.type.encode(event)
-                self._check_event_size(name, type_name, data, metadata)
-                rows.append(EventRow(name, version, type_name, data, metadata, now))
-            if events and name in ahead:
-                first = msgspec.structs.replace(
-                    rows[-len(events)], metadata=_encode_metadata(request, ahead[name])
-                )
-                rows[-len(events)] = first
-            results.append((stream, len(events), state))
+                self._check_event_size(name, type_name, data, entry)
+                digest = digest_event(digest, name, version, type_name, now, entry, data)
+                rows.append(EventRow(name, version, type_name, data, entry, now, digest))
+                entry = metadata
+            results.append((stream, len(events), state, digest))
         # Nothing below this line can fail, so a request changes all its streams or none.
         self._changes.events += rows
         self.times_set_aside |= {name: ahead[name] - now for name in ahead if new_events.get(name)}
-        for stream, count, state in results:
+        for stream, count, state, digest in results:
             if count:
                 stream.version += count
                 stream.state, stream.updated_at, stream.changed = state, now, True
+                stream.digest = digest
 
     def _check_event_size(self, stream: str, type_name: str, data: bytes, metadata: str) -> None:
         """Raise Rejected if NATS would not accept an event: the relay could publish no event after it."""
@@ -289,6 +291,7 @@ def _build_stream_row(name: str, stream: Stream) -> StreamRow:
         snapshots.encode(stream.state),
         snapshots.fingerprint,
         stream.is_new,
+        stream.digest,
     )
 
 

@@ -74,6 +74,8 @@ class StoredStream:
     state_version: int
     """The version that the snapshot was taken at."""
     fingerprint: str
+    digest: bytes | None = None
+    """Of the last event that has one."""
 
 
 class StoredEvent(msgspec.Struct, frozen=True, gc=False):
@@ -122,6 +124,8 @@ class StreamRow(msgspec.Struct, frozen=True, gc=False):
     state: str
     fingerprint: str
     is_new: bool
+    digest: bytes = b""
+    """Of the last event; empty if no event of the stream has one."""
 
 
 class EventRow(msgspec.Struct, frozen=True, gc=False):
@@ -133,6 +137,8 @@ class EventRow(msgspec.Struct, frozen=True, gc=False):
     data: bytes
     metadata: str
     recorded_at: datetime
+    digest: bytes = b""
+    """The link of its stream's chain (`contracts.audit.digests`)."""
 
 
 class RequestRow(msgspec.Struct, frozen=True, gc=False):

@@ -192,6 +192,7 @@ def _build_stream(aggregate: AggregateType, row: StoredStream, base: FoldedState
         is_current: whether the row has this state already.
     """
     stream = Stream(aggregate, row.version, base.state, row.updated_at, is_new=False)
+    stream.digest = row.digest or b""
     # Even if the batch only rejects commands, the fold need not be repeated.
     stream.changed = not is_current
     stream.replaces_snapshot = (

@@ -8,8 +8,9 @@ import msgspec
 
 from command_server.kernel.decider import RejectionKind
 from command_server.kernel.outcomes import Accepted, Outcome, Rejection
-from command_server.kernel.ports import Changes, RequestLookup, StoredRequest
+from command_server.kernel.ports import Changes, RequestLookup, RequestRow, StoredRequest
 from command_server.postgres import statements
+from contracts.audit.digests import digest_request
 
 
 def encode_changes(changes: Changes) -> list[Sequence[Any]]:
@@ -17,16 +18,22 @@ def encode_changes(changes: Changes) -> list[Sequence[Any]]:
     # One order on all servers: inserts of the same new keys must not wait for each other in a circle.
     requests = sorted(changes.requests, key=attrgetter("caller", "request_id"))
     outcomes = [_encode_outcome(row.outcome) for row in requests]
+    digests = [_digest_request(row, outcome) for row, outcome in zip(requests, outcomes, strict=True)]
     return [
         *_transpose(changes.streams, statements.STREAM_COLUMNS),
         *_transpose(changes.events, statements.EVENT_COLUMNS),
         *_transpose(requests, statements.REQUEST_COLUMNS),
         *([row[index] for row in outcomes] for index in range(3)),
+        digests,
     ]
 
 
 def _transpose(rows: Sequence[object], names: Sequence[str]) -> list[Sequence[Any]]:
     return [*zip(*map(attrgetter(*names), rows), strict=True)] or [()] * len(names)
+
+
+def _digest_request(row: RequestRow, outcome: tuple[str, str | None, str | None]) -> bytes:
+    return digest_request(row.caller, row.request_id, row.type, row.hash, *outcome, row.recorded_at)
 
 
 def _encode_outcome(outcome: Outcome) -> tuple[str, str | None, str | None]:

@@ -190,7 +190,7 @@ class PostgresTransaction:
         callers, ids = [key[0] for key in keys], [key[1] for key in keys]
         statement = statements.LOCK_FREE_AND_FIND if skip_locked else statements.LOCK_AND_FIND
         rows = await self._connection.fetch_in_transaction(statement, callers, ids, list(streams))
-        found = {row["id"]: StoredStream(*row[1:6]) for row in rows if row["id"] is not None}
+        found = {row["id"]: StoredStream(*row[1:7]) for row in rows if row["id"] is not None}
         requests: Sequence[Any] = [row for row in rows if row["id"] is None]
         if requests[0]["has_waited"]:
             requests = await self._connection.fetch_in_transaction(statements.FIND_REQUESTS, callers, ids)

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Sequence,
     Table,
     Text,
     UniqueConstraint,
@@ -42,6 +43,7 @@ STREAMS = Table(
     ),
     Column("state_version", BigInteger, nullable=False),
     Column("fingerprint", Text, nullable=False),
+    Column("digest", LargeBinary, comment="of the last event that has one"),
 )
 
 SNAPSHOTS = Table(
@@ -65,6 +67,7 @@ EVENTS = Table(
     Column("data", LargeBinary, nullable=False, comment="the Protobuf message"),
     Column("metadata", JSON, nullable=False, comment="actor, command, correlation and causation ids, trace"),
     Column("recorded_at", _INSTANT, nullable=False),
+    Column("digest", LargeBinary, comment="link of the stream's chain; null if an earlier release wrote it"),
     UniqueConstraint("stream", "version", name="events_stream_version"),
 )
 
@@ -124,6 +127,8 @@ AUDIT = Table(
     Column("causation_id", Text),
     Column("traceparent", Text),
     Column("duration_us", Integer, nullable=False, comment="from arrival to the decision"),
+    Column("number", BigInteger, Sequence("audit_number"), server_default=text("nextval('audit_number')")),
+    Column("request_digest", LargeBinary, comment="of the row in `requests`"),
     comment="who did what: every accepted and rejected command, in partitions by month",
     postgresql_partition_by="RANGE (recorded_at)",
 )
@@ -139,6 +144,12 @@ REFUSED_CALLS = Table(
     Column("details", JSON, nullable=False),
     Column("peer", Text, nullable=False),
     Column("calls", BigInteger, nullable=False, server_default=text("1"), comment="number of equal calls"),
+    Column(
+        "number",
+        BigInteger,
+        Sequence("refused_calls_number"),
+        server_default=text("nextval('refused_calls_number')"),
+    ),
     comment="calls that the edge refused: unauthenticated, denied or invalid; in partitions by month",
     postgresql_partition_by="RANGE (recorded_at)",
 )

@@ -1,6 +1,6 @@
 """The SQL of the event store. A batch of any size is one statement over arrays."""
 
-_STREAM = "id, version, updated_at, state::text AS state, state_version, fingerprint"
+_STREAM = "id, version, updated_at, state::text AS state, state_version, fingerprint, digest"
 
 READ_STREAMS = f"SELECT {_STREAM} FROM streams WHERE id = ANY($1)"  # noqa: S608 - no part of it is data
 
@@ -28,13 +28,13 @@ _LOCK_AND_FIND = f"""
 WITH locked AS MATERIALIZED (
   SELECT {_STREAM} FROM streams WHERE id = ANY($3::text[]) ORDER BY id FOR UPDATE{{}}
 )
-SELECT id, version, updated_at, state, state_version, fingerprint,
+SELECT id, version, updated_at, state, state_version, fingerprint, digest,
   NULL::uuid AS incarnation, NULL::timestamptz AS kept_since, NULL AS caller, NULL::uuid AS request_id,
   NULL AS type, NULL::bytea AS hash, NULL AS outcome, NULL AS rejection, NULL AS receipt,
   NULL::timestamptz AS recorded_at, NULL::timestamptz AS now, NULL, NULL::bool AS has_waited
 FROM locked
 UNION ALL
-SELECT NULL, NULL, NULL, NULL, NULL, NULL, {_FOUND},
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, {_FOUND},
   clock_timestamp() - statement_timestamp() > interval '0.2 ms'
 FROM (SELECT count(*) FROM locked) AS l, {_REQUESTS}
 """  # noqa: S608 - no part of it is data
@@ -91,8 +91,8 @@ DELETE FROM snapshots s WHERE stream = ANY($1) AND (
 ) >= 2
 """
 
-STREAM_COLUMNS = ("id", "type", "version", "updated_at", "state", "fingerprint", "is_new")
-EVENT_COLUMNS = ("stream", "version", "type", "data", "metadata", "recorded_at")
+STREAM_COLUMNS = ("id", "type", "version", "updated_at", "state", "fingerprint", "is_new", "digest")
+EVENT_COLUMNS = ("stream", "version", "type", "data", "metadata", "recorded_at", "digest")
 REQUEST_COLUMNS = (
     "caller",
     "request_id",
@@ -110,35 +110,36 @@ REQUEST_COLUMNS = (
 WRITE = """
 WITH changed_streams AS (
   SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::timestamptz[], $5::text[], $6::text[],
-    $7::bool[]) AS t(id, type, version, updated_at, state, fingerprint, is_new)
+    $7::bool[], $8::bytea[]) AS t(id, type, version, updated_at, state, fingerprint, is_new, digest)
 ), created AS (
-  INSERT INTO streams (id, type, version, updated_at, state, state_version, fingerprint)
-  SELECT id, type, version, updated_at, state::json, version, fingerprint
+  INSERT INTO streams (id, type, version, updated_at, state, state_version, fingerprint, digest)
+  SELECT id, type, version, updated_at, state::json, version, fingerprint, nullif(digest, '')
   FROM changed_streams WHERE is_new ORDER BY id
 ), changed AS (
   UPDATE streams s SET version = t.version, updated_at = t.updated_at, state = t.state::json,
-    state_version = t.version, fingerprint = t.fingerprint
+    state_version = t.version, fingerprint = t.fingerprint, digest = nullif(t.digest, '')
   FROM changed_streams t WHERE s.id = t.id AND NOT t.is_new
 ), recorded AS (
-  INSERT INTO events (stream, version, type, data, metadata, recorded_at)
-  SELECT stream, version, type, data, metadata::json, recorded_at
-  FROM unnest($8::text[], $9::bigint[], $10::text[], $11::bytea[], $12::text[], $13::timestamptz[])
-    WITH ORDINALITY AS t(stream, version, type, data, metadata, recorded_at, decided)
+  INSERT INTO events (stream, version, type, data, metadata, recorded_at, digest)
+  SELECT stream, version, type, data, metadata::json, recorded_at, nullif(digest, '')
+  FROM unnest($9::text[], $10::bigint[], $11::text[], $12::bytea[], $13::text[], $14::timestamptz[],
+    $15::bytea[])
+    WITH ORDINALITY AS t(stream, version, type, data, metadata, recorded_at, digest, decided)
   ORDER BY decided
   RETURNING position
 ), queued AS (
   INSERT INTO outbox (position) SELECT position FROM recorded
 ), request AS (
-  SELECT * FROM unnest($14::text[], $15::uuid[], $16::text[], $17::bytea[], $18::text[], $19::text[],
-    $20::text[], $21::text[], $22::text[], $23::int[], $24::timestamptz[], $25::text[], $26::text[],
-    $27::text[])
+  SELECT * FROM unnest($16::text[], $17::uuid[], $18::text[], $19::bytea[], $20::text[], $21::text[],
+    $22::text[], $23::text[], $24::text[], $25::int[], $26::timestamptz[], $27::text[], $28::text[],
+    $29::text[], $30::bytea[])
   AS t(caller, request_id, type, hash, stream, on_behalf_of, correlation_id, causation_id, traceparent,
-    duration_us, recorded_at, outcome, rejection, receipt)
+    duration_us, recorded_at, outcome, rejection, receipt, digest)
 ), audited AS (
   INSERT INTO audit (recorded_at, caller, request_id, type, outcome, stream, on_behalf_of, correlation_id,
-    causation_id, traceparent, duration_us)
+    causation_id, traceparent, duration_us, request_digest)
   SELECT recorded_at, caller, request_id, type, outcome, stream, on_behalf_of,
-    nullif(correlation_id, request_id::text), causation_id, traceparent, duration_us FROM request
+    nullif(correlation_id, request_id::text), causation_id, traceparent, duration_us, digest FROM request
 )
 INSERT INTO requests (caller, request_id, type, hash, outcome, rejection, receipt, recorded_at)
 SELECT caller, request_id, type, hash, outcome, rejection::json, receipt::json, recorded_at FROM request

@@ -108,6 +108,15 @@ async def test_an_unlocked_read_returns_the_same_as_a_lock(store: EventStore) ->
         }
 
 
+async def test_the_digest_of_the_last_event_comes_back_with_its_stream(store: EventStore) -> None:
+    first, second = b"1" * 32, b"2" * 32
+    await write(store, Changes([replace(stream(1), digest=first)], [replace(event(1), digest=first)]))
+    await write(store, Changes([replace(stream(2), digest=second)], [replace(event(2), digest=second)]))
+    async with store.begin() as transaction:
+        locked, read = await lock(transaction, "a.b.1"), await transaction.read_streams(["a.b.1"])
+    assert [each["a.b.1"].digest for each in (locked, read)] == [second, second]
+
+
 async def test_a_receipt_keeps_the_commands_own_stream_first(store: EventStore) -> None:
     row = request_row(Accepted({"z.z.1": 1, "a.a.1": 9}, NOW))
     await write(store, Changes(requests=[row]))

@@ -17,6 +17,7 @@ from devstack.servers import Postgres
 
 PREVIOUS_TABLES = """
 DROP TABLE IF EXISTS requests, audit, refused_calls;
+DROP SEQUENCE IF EXISTS audit_number, refused_calls_number;
 CREATE TABLE requests (
   caller text, request_id uuid, type text NOT NULL, hash bytea NOT NULL, outcome text NOT NULL,
   rejection json, receipt json, stream text NOT NULL, on_behalf_of text, correlation_id text NOT NULL,

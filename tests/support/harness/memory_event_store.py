@@ -110,7 +110,12 @@ class MemoryTransaction:
             self._store.keep(name, replaced.fingerprint, snapshot)
         for stream in changes.streams:
             self._store.streams[stream.id] = StoredStream(
-                stream.version, stream.updated_at, stream.state, stream.version, stream.fingerprint
+                stream.version,
+                stream.updated_at,
+                stream.state,
+                stream.version,
+                stream.fingerprint,
+                stream.digest or None,
             )
         self._store.events += changes.events
         for row in changes.requests:
