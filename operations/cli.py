@@ -25,6 +25,7 @@ COMMANDS = {
     "rehearse": "operations.commands.rehearse:rehearse",
     "housekeeping": "operations.commands.stores:housekeeping",
     "keys": "operations.commands.keys:keys",
+    "provision": "operations.commands.provision:provision",
     "new": "operations.commands.contexts:new",
     "generate": "operations.commands.contexts:generate",
 }

@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable
 from functools import partial
 from http.client import HTTPConnection, HTTPSConnection
-from ipaddress import ip_address
 from threading import Thread
 from typing import Any
 from urllib import request
 from urllib.parse import urlsplit
+
+from runtime.process import loopback
 
 TIMEOUT = 5.0
 """Seconds for a whole fetch: name, connection, TLS, headers and body."""
@@ -25,11 +26,7 @@ MAX_BYTES = 1_000_000
 
 def is_loopback(url: str) -> bool:
     """Return whether a URL's host is this machine."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return loopback.is_loopback(urlsplit(url).hostname or "")
 
 
 async def fetch(url: str) -> bytes:

@@ -12,6 +12,7 @@ from runtime.grpc.routes import Routes
 from runtime.grpc.validation import MAX_REQUEST_BYTES
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
+from runtime.tls.server_tls import ServerTls
 
 MAX_RECEIVED_BYTES = 2 * MAX_REQUEST_BYTES
 """Bytes of a request above which it is refused while it arrives. Requests that are too large, but smaller
@@ -46,6 +47,7 @@ def create_listener(
     health: Health,
     names: Sequence[str],
     max_pending: int,
+    tls: ServerTls | None = None,
 ) -> Listener:
     """Return a listener that does not listen yet.
 
@@ -56,6 +58,7 @@ def create_listener(
         health: of the server.
         names: the services that reflection describes, if the settings permit it.
         max_pending: number of calls waiting to be handed over from which grpc.aio sheds some new calls.
+        tls: of the address; None for plaintext.
 
     Raises:
         StartError: the package of the chosen server is not installed.
@@ -64,10 +67,10 @@ def create_listener(
     if settings.grpc_server == "grpc.aio":
         from runtime.grpc.aio.listener import AioListener
 
-        return AioListener(settings, address, routes, health, names, max_pending)
+        return AioListener(settings, address, routes, health, names, max_pending, tls)
     try:
         from runtime.grpc.h2corn.listener import H2cornListener
     except ModuleNotFoundError as error:
         text = "DIPTYCH_GRPC_SERVER: h2corn is not installed; the extra `diptych[h2corn]` has it"
         raise StartError(text) from error
-    return H2cornListener(settings, address, routes, health, names)
+    return H2cornListener(settings, address, routes, health, names, tls)

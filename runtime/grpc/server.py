@@ -17,6 +17,8 @@ from runtime.process import logs
 from runtime.process.lifecycle import Lifecycle
 from runtime.process.settings import Settings
 from runtime.process.version import VERSION
+from runtime.tls.expiry import CertificateExpiry
+from runtime.tls.server_tls import ServerTls, check_plaintext, open_server_tls
 
 __all__ = ["Server", "Service", "build"]
 
@@ -71,22 +73,26 @@ def build(
         address: `host:port`; port 0 for any free port.
         probe: returns whether the process can do its work; run once a second.
         probe_address: second `host:port` for health checks, which answers even while `address` sheds load; or
-            empty for none.
+            empty for none. It is never served by TLS.
         max_pending: number of calls waiting to be handed over from which gRPC sheds some new calls.
         record_refused_call: records unauthenticated, denied and invalid calls.
 
     Raises:
-        StartError: a method has no access rule or no handler, or the file of keys cannot be read.
+        StartError: a method has no access rule or no handler, the files of keys or certificates cannot be
+            read, or calls would be served to other machines without TLS.
     """
     refused_calls = RefusedCalls(record_refused_call)
     interceptors: list[Interceptor] = []
+    tls = None
     if services:
+        if (tls := open_server_tls(settings)) is None:
+            check_plaintext(address, settings.insecure)
         keys = open_keys(settings)
         interceptors = build_interceptors(settings, refused_calls, keys)
         probe = _require_keys(keys, probe)
     names = [service.descriptor.full_name for service in services]
     routes = Routes(services, interceptors, refused_calls.add_unknown)
-    return Server(settings, routes, names, address, probe, probe_address, max_pending, refused_calls)
+    return Server(settings, routes, names, address, probe, probe_address, max_pending, refused_calls, tls)
 
 
 def open_keys(settings: Settings) -> KeySet:
@@ -122,6 +128,7 @@ class Server:
         probe_address: str,
         max_pending: int,
         refused_calls: RefusedCalls,
+        tls: ServerTls | None,
     ) -> None:
         self._settings = settings
         self._routes = routes
@@ -131,6 +138,7 @@ class Server:
         self._probe_address = probe_address
         self._max_pending = max_pending
         self._refused_calls = refused_calls
+        self._tls = tls
         self._listeners: list[Listener] = []
         self.health = Health(names)
         self.port = 0
@@ -147,6 +155,9 @@ class Server:
         await self.start()
         for listener in self._listeners:
             lifecycle.spawn(listener.wait_failed(), "gRPC server")
+        if self._tls is not None:
+            lifecycle.spawn(self._tls.files.run(), "TLS certificate")
+            lifecycle.spawn(CertificateExpiry(self._tls.get_own).run(), "certificate expiry")
         try:
             await self.health.run_probe(self._probe, lifecycle.stopping)
         finally:
@@ -160,13 +171,15 @@ class Server:
         """
         if self._probe_address:
             public = Routes((), (), self._refused_calls.add_unknown)
-            await self._listen(self._probe_address, public, ())
-        self.port = await self._listen(self._address, self._routes, self._names)
-        fields = {"server": self._settings.grpc_server, "version": VERSION}
+            await self._listen(self._probe_address, public, (), None)
+        self.port = await self._listen(self._address, self._routes, self._names, self._tls)
+        fields = {"server": self._settings.grpc_server, "tls": self._tls is not None, "version": VERSION}
         log.info("Listening", address=self._address, port=self.port, **fields)
 
-    async def _listen(self, address: str, routes: Routes, names: Sequence[str]) -> int:
-        listener = create_listener(self._settings, address, routes, self.health, names, self._max_pending)
+    async def _listen(self, address: str, routes: Routes, names: Sequence[str], tls: ServerTls | None) -> int:
+        listener = create_listener(
+            self._settings, address, routes, self.health, names, self._max_pending, tls
+        )
         port = await listener.start()
         self._listeners.append(listener)
         return port

@@ -80,6 +80,18 @@ class Settings(BaseSettings):
     """The longest time between the issue (`iat`) and the expiry (`exp`) of a token, as `24h`; `unlimited` for
     no limit."""
 
+    tls_certificate: OptionalText = ""
+    """PEM file with the certificate of this process, followed by those of intermediate authorities; empty to
+    serve without TLS. Clients inside the system present it, too."""
+    tls_key: OptionalText = ""
+    """PEM file with the key of `tls_certificate`, not encrypted."""
+    tls_client_ca: OptionalText = ""
+    """PEM file with the authorities that sign the certificates of clients."""
+    tls_client_certificates: Literal["none", "optional", "required"] = "none"
+    """Whether clients present a certificate. `optional` needs h2corn."""
+    insecure: bool = False
+    """Whether calls may be served, and stores reached, at addresses of other machines without TLS."""
+
     keys: Text = ".diptych/keys.json"
     """The key ring: a JSON file with the secret keys that sign consistency, page and resume tokens (`diptych
     keys`). Command servers, query servers and process managers need the same one, and read it again when it

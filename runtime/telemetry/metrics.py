@@ -12,6 +12,12 @@ CALL_DURATION = Histogram(
     "error.type",
 )
 KEY_RING_VALID = Gauge("diptych.key_ring.valid", "1", "1 while the key ring's file can be used, otherwise 0")
+FILES_VALID = Gauge(
+    "diptych.files.valid", "1", "1 while the files of a setting can be used, otherwise 0", "setting"
+)
+CERTIFICATE_LEFT = Gauge(
+    "diptych.certificate.left", "s", "Time until the certificate of this process expires"
+)
 CLOCK_OFFSET = Gauge(
     "diptych.clock.offset", "ms", "Lead of this machine's clock over that of PostgreSQL or Redis"
 )

@@ -49,6 +49,10 @@ MAX_WAITS = 5
 pytestmark = [pytest.mark.long, pytest.mark.asyncio(loop_scope="session")]
 
 
+WITH_TLS = ("FilesInvalid", "CertificateExpires")
+"""Alerts on metrics of processes with TLS, which this stack has not."""
+
+
 @pytest.fixture(scope="module")
 async def clocks(tmp_path_factory: pytest.TempPathFactory) -> ProcessClocks:
     return ProcessClocks(tmp_path_factory.mktemp("clocks"))
@@ -285,7 +289,7 @@ async def test_every_expression_had_series(stack: Stack, alerts: Alerting) -> No
     await refuse_call(stack)
     built = await diptych(stack, "projections", "rebuild", "inventory.product", "--reason", "to be seen")
     assert built[0] == 0, built
-    lacking = list_expressions()
+    lacking = [each for each in list_expressions() if each.place not in WITH_TLS]
 
     def all_had_series() -> bool:
         lacking[:] = [each for each in lacking if not alerts.had_series(hasten(each.text))]

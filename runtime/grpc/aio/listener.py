@@ -6,6 +6,7 @@ from typing import Any
 from grpc_health.v1 import health_pb2_grpc
 
 from runtime.grpc.addresses import check_address_free
+from runtime.grpc.aio.credentials import create_credentials
 from runtime.grpc.aio.handlers import Handlers
 from runtime.grpc.aio.server import Server
 from runtime.grpc.health import Health
@@ -13,6 +14,7 @@ from runtime.grpc.listener import MAX_RECEIVED_BYTES
 from runtime.grpc.routes import Routes
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
+from runtime.tls.server_tls import ServerTls
 
 INTAKE_FOR_LIMITS = 32
 """Calls of one method that are taken at a time if callers have places: what gRPC core holds back has none."""
@@ -49,8 +51,10 @@ class AioListener:
         health: Health,
         names: Sequence[str],
         max_pending: int,
+        tls: ServerTls | None = None,
     ) -> None:
         self._address = address
+        self._credentials = create_credentials(tls) if tls else None
         self._owns_port = not settings.reuse_port
         self._routes = routes
         self._handlers = Handlers(routes)
@@ -69,12 +73,17 @@ class AioListener:
         if self._owns_port:
             check_address_free(self._address)
         try:
-            port = self._server.add_insecure_port(self._address)
+            port = self._add_port()
         except RuntimeError as error:
             raise StartError(f"cannot listen on {self._address}: {error}") from error
         self._server.add_methods(self._handlers, self._routes.paths)
         await self._server.start()
         return port
+
+    def _add_port(self) -> int:
+        if self._credentials is None:
+            return self._server.add_insecure_port(self._address)
+        return self._server.add_secure_port(self._address, self._credentials)
 
     async def wait_failed(self) -> None:
         await self._server.wait_failed()

@@ -6,11 +6,15 @@ gracefully: their clients reconnect, perhaps to new replicas. What is left of th
 is closed, so there are never more than two. h2corn also ends by itself, and with all its calls, when a
 connection cannot be accepted, for instance because the process has no descriptors left. Then another one
 follows it. It must not come to this, so both together accept fewer connections than there are descriptors.
+
+The certificates of an h2corn are those of its start, so changed ones are shown by another one, too. With TLS
+there may therefore be three at a time.
 """
 
 import asyncio
 import resource
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import h2corn._lib
@@ -21,6 +25,7 @@ from h2corn import Server as H2corn
 from runtime.grpc.h2corn.application import CANCELLATION_DELAY, Application
 from runtime.grpc.h2corn.public_methods import create_health_routes, create_reflection
 from runtime.grpc.h2corn.sockets import open_socket, shut_down_connections
+from runtime.grpc.h2corn.tls import describe_tls, present
 from runtime.grpc.health import Health
 from runtime.grpc.late_messages import MESSAGE_TIMEOUT
 from runtime.grpc.listener import MAX_RECEIVED_BYTES
@@ -28,6 +33,7 @@ from runtime.grpc.routes import Routes
 from runtime.process import logs
 from runtime.process.lifecycle import cancel_and_wait
 from runtime.process.settings import Settings
+from runtime.tls.server_tls import ServerTls
 
 RENEWAL_INTERVAL = 600.0
 """Seconds after which all connections end gracefully."""
@@ -60,20 +66,22 @@ _library: Any = h2corn._server
 _library.notify_ready = _library.notify_stopping = lambda: False
 
 
-def limit_connections(descriptors: int) -> int:
-    """Return the connections that one of two h2corns may have in a process with so many descriptors."""
-    return max((descriptors - OWN_DESCRIPTORS) // 2, PROBE_CONNECTIONS)
+def limit_connections(descriptors: int, servers: int = 2) -> int:
+    """Return the connections that one of several h2corns may have in a process with so many descriptors."""
+    return max((descriptors - OWN_DESCRIPTORS) // servers, PROBE_CONNECTIONS)
 
 
-def build_config(descriptor: int, connections: int, streams: int) -> Config:
+def build_config(descriptor: int, connections: int, streams: int, tls: ServerTls | None) -> Config:
     """Return the settings of h2corn for a socket that listens.
 
     Args:
         descriptor: of the socket.
         connections: that may be open at a time.
         streams: of each connection.
+        tls: of the socket; None for plaintext.
     """
     return Config(
+        **(describe_tls(tls) if tls else {}),
         bind=(f"fd://{descriptor}",),
         grpc=True,
         http1=False,
@@ -108,9 +116,16 @@ class H2cornListener:
     """See `runtime.grpc.listener.create_listener`."""
 
     def __init__(
-        self, settings: Settings, address: str, routes: Routes, health: Health, names: Sequence[str]
+        self,
+        settings: Settings,
+        address: str,
+        routes: Routes,
+        health: Health,
+        names: Sequence[str],
+        tls: ServerTls | None = None,
     ) -> None:
         self._address = address
+        self._tls = tls
         self._reuse_port = settings.reuse_port
         self._routes = routes
         reflection = create_reflection(names) if settings.reflection and names else {}
@@ -119,10 +134,13 @@ class H2cornListener:
         self._serving: set[asyncio.Task[None]] = set()
         """The h2corns that serve, or let connections go."""
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self._connections = limit_connections(descriptors) if names else PROBE_CONNECTIONS
+        self._max_serving = 2 if tls is None else 3
+        self._connections = limit_connections(descriptors, self._max_serving) if names else PROBE_CONNECTIONS
         self._streams = MAX_STREAMS_WITH_WATCHES if routes.have_streams else MAX_STREAMS
         self._is_stopping = False
         self._renewing = asyncio.Lock()
+        self._changed = asyncio.Event()
+        """Set when the certificates have changed."""
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[Any]] = []
 
@@ -131,6 +149,8 @@ class H2cornListener:
         await self._renew()
         late_messages = self._application.late_messages.run(lambda: not self._is_stopping)
         self._tasks = [asyncio.create_task(late_messages), asyncio.create_task(self._renew_at_times())]
+        if self._tls is not None:
+            self._tls.files.on_change.append(self._changed.set)
         port: int = self._socket.getsockname()[1]
         return port
 
@@ -139,7 +159,9 @@ class H2cornListener:
 
     async def _renew_at_times(self) -> None:
         while True:
-            await asyncio.sleep(RENEWAL_INTERVAL)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), RENEWAL_INTERVAL)
+            self._changed.clear()
             try:
                 await self._renew()
             except Exception as error:
@@ -148,9 +170,11 @@ class H2cornListener:
     async def _renew(self) -> None:
         """Serve by a new h2corn, and let the connections of the old one go."""
         async with self._renewing:
-            config = build_config(self._socket.fileno(), self._connections, self._streams)
+            await self._wait_for_room()
+            config = build_config(self._socket.fileno(), self._connections, self._streams, self._tls)
             new = H2corn(self._application, config)
-            serving = asyncio.create_task(new.serve())
+            with present(self._tls):
+                serving = asyncio.create_task(new.serve())
             self._serving.add(serving)
             serving.add_done_callback(lambda _: self._on_end(new, serving))
             try:
@@ -161,6 +185,11 @@ class H2cornListener:
             old, self._server = self._server, new
             if old is not None:
                 old.shutdown()
+
+    async def _wait_for_room(self) -> None:
+        """Wait until one more h2corn may serve, after several changes of certificates."""
+        while len(self._serving) >= self._max_serving:
+            await asyncio.wait(self._serving, return_when=asyncio.FIRST_COMPLETED)
 
     def _on_end(self, server: H2corn, serving: "asyncio.Task[None]") -> None:
         self._serving.discard(serving)

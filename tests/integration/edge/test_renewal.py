@@ -73,7 +73,7 @@ async def test_a_renewal_that_fails_is_repeated(edge: Any, monkeypatch: pytest.M
     first, failures = taker._server, iter([OSError("planted"), RuntimeError("planted")])
     build = listener.build_config
 
-    def fail(*arguments: int) -> Any:
+    def fail(*arguments: Any) -> Any:
         if error := next(failures, None):
             raise error
         return build(*arguments)

@@ -111,6 +111,21 @@ CASES = [
         "q-1 cannot use the file of the key ring",
     ),
     Case(
+        "FilesInvalid",
+        {'diptych_files_valid_ratio{instance="q-1",setting="DIPTYCH_TLS_CERTIFICATE"}': "0x20"},
+        {"instance": "q-1", "setting": "DIPTYCH_TLS_CERTIFICATE"},
+        "q-1 cannot use the files of DIPTYCH_TLS_CERTIFICATE",
+    ),
+    Case(
+        "CertificateExpires",
+        {
+            'diptych_certificate_left_seconds{instance="q-1"}': "3000x20",
+            'diptych_certificate_left_seconds{instance="q-2"}': "90000x20",
+        },
+        {"instance": "q-1"},
+        "The certificate of q-1 expires in 50m 0s",
+    ),
+    Case(
         "RedisNearlyFull",
         {"diptych_redis_memory_used_percent": "81x20"},
         {},

@@ -1,0 +1,1 @@
+"""What a deployment needs before it starts: users, rights and certificates."""
