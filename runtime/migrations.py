@@ -14,6 +14,16 @@ from runtime.postgres import create_engine
 LOCK_KEY = 0x44495054
 """The key of the advisory lock that serialises migrations of one database: `DIPT` in ASCII."""
 
+CREATE_ROLE = """
+DO $$ BEGIN
+  CREATE ROLE {role} NOLOGIN;
+EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; -- roles belong to the whole server
+END $$
+"""
+SET_SEARCH_PATH = "SELECT set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true)"
+"""Functions take over this path (`SET search_path FROM CURRENT`). As it ends with `pg_temp`, those that run
+as owner find our tables before a temporary one of their caller."""
+
 
 def upgrade(database_url: str, script_location: str) -> None:
     """Upgrade a database to the newest revision, if it is not there already.
@@ -51,4 +61,5 @@ def _run_locked(connection: Connection, version_table: str) -> None:
     context.configure(connection=connection, version_table=version_table)
     with context.begin_transaction():
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
+        connection.execute(text(SET_SEARCH_PATH))
         context.run_migrations()

@@ -28,6 +28,8 @@ METADATA = MetaData()
 SERVICE_ROLE = "diptych_service"
 RELAY_ROLE = "diptych_relay"
 HOUSEKEEPING_ROLE = "diptych_housekeeping"
+READER_ROLE = "diptych_reader"
+"""Of `diptych verify` and `diptych rehearse`."""
 
 _INSTANT = DateTime(timezone=True)
 

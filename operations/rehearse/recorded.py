@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from command_server.postgres.schema import READER_ROLE
 from contracts.envelope import RecordedEvent, parse_metadata
 from runtime.postgres import create_engine
 
@@ -23,6 +24,7 @@ READ_BYTES = 4_000_000
 """Bytes of events that are read at once, roughly."""
 
 SESSION = {
+    "role": READER_ROLE,
     "default_transaction_read_only": "on",
     "jit": "off",
     # One transaction lasts as long as the rehearsal.

@@ -29,6 +29,7 @@ LATER_METADATA = MetaData()
 """Tables that are younger than revision sagas_3, which reads all tables of METADATA."""
 ROLE = "diptych_process_manager"
 HOUSEKEEPING_ROLE = "diptych_housekeeping"
+READER_ROLE = "diptych_reader"
 
 _INSTANT = DateTime(timezone=True)
 

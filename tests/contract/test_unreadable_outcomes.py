@@ -9,6 +9,7 @@ from command_server.kernel.group_commit import GroupCommit
 from command_server.kernel.outcomes import Accepted
 from command_server.postgres.event_store import PostgresEventStore
 from tests.support.builders.requests import group_commit, request
+from tests.support.harness.changed_record import ALLOW_CHANGES
 from tests.support.ledger.rules.messages import WriteCheque
 
 
@@ -27,6 +28,7 @@ async def test_an_unreadable_outcome_fails_its_own_request(database_url: str, ch
     repeated = request(WriteCheque("c-1", "a", 5, "EUR"))
     await commits.execute(repeated)
     connection = await asyncpg.connect(database_url)
+    await connection.execute(ALLOW_CHANGES)
     await connection.execute(f"UPDATE requests SET {change}")
     await connection.close()
     others = [request(WriteCheque(f"c-{number}", "a", 5, "EUR")) for number in range(2, 9)]

@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from devstack.stack import Stack, variables
+from tests.support.harness.changed_record import ALLOW_CHANGES, FORBID_CHANGES
 from tests.support.harness.invariants import assert_consistent
 from tests.support.harness.traffic import Traffic
 from tests.support.harness.waiting import until
@@ -44,7 +45,7 @@ async def test_killed_rounds_beside_traffic(stack: Stack, traffic: Traffic) -> N
     later = Traffic(stack, secrets.randbits(32))
     connection = await asyncpg.connect(stack.settings.database_url)
     try:
-        await connection.execute(AGE)
+        await connection.execute(f"{ALLOW_CHANGES}; {AGE} {FORBID_CHANGES}")
         await connection.execute(FILL, FILLERS)
         async with later.flowing():
             for _ in range(KILLS):

@@ -1,6 +1,7 @@
 """The SQL of verify; every statement only reads."""
 
 SESSION = {
+    "role": "diptych_reader",
     "default_transaction_read_only": "on",
     "jit": "off",
     # Recently filled tables have no statistics, so the planner would join them whole: force index lookups.

@@ -26,6 +26,7 @@ from tests.support.harness.assessments import (
     read_assessments,
     run_sellers,
 )
+from tests.support.harness.changed_record import ALLOW_CHANGES
 
 SIX = [f"o-{number}" for number in range(1, 7)]
 
@@ -242,6 +243,7 @@ async def replace_by_version_1(database_url: str, order_id: str) -> None:
         personal=group.personal,
         placed_at=newest.placed_at,
     )
+    await connection.execute(ALLOW_CHANGES)
     await connection.execute(
         "UPDATE events SET type = $2, data = $3 WHERE stream = $1 AND version = 1",
         stream,
@@ -263,6 +265,7 @@ async def test_an_event_that_cannot_be_read_stops_no_assessment_of_others(
     await sellers[0].place("broken")
     await sellers[0].place("o-1")
     connection = await asyncpg.connect(database_url)
+    await connection.execute(ALLOW_CHANGES)
     await connection.execute("UPDATE events SET data = '\\xff' WHERE stream = 'ordering.order.broken'")
     await connection.close()
     assert isinstance(await sellers[0].assess("o-1"), Accepted)

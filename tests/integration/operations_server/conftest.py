@@ -11,9 +11,11 @@ from devstack.servers import Nats, Postgres, Valkey
 from devstack.stack import Stack
 from devstack.stack_kinds import temporary_stack
 from tests.support.harness.caller import Caller
+from tests.support.harness.changed_record import ALLOW_CHANGES
 from tests.support.harness.servers import TEMPLATE
 
-EMPTY = """
+EMPTY = f"""
+{ALLOW_CHANGES};
 TRUNCATE events, audit, event_segments, event_terms, request_segments, request_terms RESTART IDENTITY
 """
 NEW_INCARNATION = "UPDATE relay_state SET incarnation = gen_random_uuid()"  # as `diptych restored` does

@@ -21,6 +21,7 @@ from operations.rendering.values import to_fields
 from process_manager.sagas.fulfilment import FULFILMENT
 from projector.records import Parked
 from tests.support.harness.caller import Caller
+from tests.support.harness.changed_record import ALLOW_CHANGES
 
 ORDERS = "ordering.order"
 HISTORIES = "ordering.order_history"
@@ -42,7 +43,10 @@ PARK_STREAM = """
 INSERT INTO saga_parked_streams (saga, stream, stream_type, partition, version, error, since)
 VALUES ('fulfilment.fulfilment', $1, 'ordering.order', 0, 4, $2, $3)
 """
-EMPTY = "TRUNCATE events, streams, sagas, saga_parked_streams, operator_acts, skipped_events RESTART IDENTITY"
+EMPTY = f"""
+{ALLOW_CHANGES};
+TRUNCATE events, streams, sagas, saga_parked_streams, operator_acts, skipped_events RESTART IDENTITY
+"""
 SKIPPED = "SELECT consumer, stream, version, reason, subject FROM skipped_events"
 ACTS = "SELECT act, target, reason, outcome FROM operator_acts ORDER BY number"
 

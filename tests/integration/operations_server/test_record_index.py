@@ -22,6 +22,7 @@ from operations_server.records.request_reader import RequestReader
 from operations_server.records.segment_builders import EventSegments, RequestSegments
 from operations_server.records.settled import Settled
 from operations_server.records.terms import hash_term
+from tests.support.harness.changed_record import ALLOW_CHANGES
 from tests.support.harness.recorder import CALLERS, COMMANDS, OUTCOMES, TYPES, Recorder
 from tests.support.harness.waiting import until
 
@@ -105,6 +106,7 @@ class Index:
     async def fetch(self, statement: str, *values: Any) -> Sequence[Any]:
         connection = await asyncpg.connect(self.url)
         try:
+            await connection.execute(ALLOW_CHANGES)
             return list(await connection.fetch(statement, *values))
         finally:
             await connection.close()

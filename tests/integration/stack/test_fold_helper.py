@@ -22,6 +22,7 @@ from command_server.kernel.outcomes import Accepted
 from command_server.postgres.event_store import PostgresEventStore, session_settings
 from command_server.postgres.schema import SERVICE_ROLE
 from tests.support.builders.requests import request
+from tests.support.harness.changed_record import ALLOW_CHANGES
 from tests.support.harness.fold_helpers import list_fold_helpers
 from tests.support.harness.waiting import until
 
@@ -159,6 +160,7 @@ async def test_an_event_that_cannot_be_folded_fails_the_command_and_the_helper_g
     connection: "asyncpg.Connection[Any]", helper: FoldProcess
 ) -> None:
     await write_account(connection, "b", EVENTS)
+    await connection.execute(ALLOW_CHANGES)
     await connection.execute(
         "UPDATE events SET data = '\\xff' WHERE stream = $1 AND version = $2", STREAM, 5_000
     )

@@ -21,6 +21,7 @@ from runtime.jetstream import Connection, Message, StreamReader, connect, read_s
 from runtime.jetstream.stream import COMPLETE_KEY, EPOCH_KEY, INCARNATION_KEY
 from runtime.process.settings import Settings
 from tests.support.harness.caller import Caller
+from tests.support.harness.changed_record import ALLOW_CHANGES
 from tests.support.harness.jetstream import create_stream
 from tests.support.ledger.installation import CONTEXT
 from tests.support.ledger.stubs import commands, commands_v2, types
@@ -85,6 +86,7 @@ class System:
     async def sql(self, statement: str, *arguments: object) -> list[asyncpg.Record]:
         connection = await asyncpg.connect(self.settings.database_url)
         try:
+            await connection.execute(ALLOW_CHANGES)
             return list(await connection.fetch(statement, *arguments))
         finally:
             await connection.close()
