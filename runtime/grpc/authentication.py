@@ -1,10 +1,12 @@
-"""Authentication and authorisation of calls, by the JWT in their metadata.
+"""Authentication and authorisation of calls, by the JWT in their metadata or the certificate of their client.
 
 How it works:
 
 1. A call has the metadata `authorization: Bearer <token>`, once. The token must be signed with a key of the
    JWKS (`jwks`) and the only algorithm for that type of key. It must have our issuer and audience, a subject,
    and times of issue and expiry that are not too far apart.
+   A call without this metadata is identified by its client's certificate, if there is a table of such callers
+   (`certificate_callers`). A call with it is judged by it alone: a certificate does not help a bad token.
 2. `identify` verifies it before telemetry takes over the trace context of the call, and keeps a failure.
    `admit` raises the failure within the interceptors that record and contain errors.
 3. The token's scopes must include the scope of the method (`access`).
@@ -12,7 +14,8 @@ How it works:
 5. Verified tokens are cached until they expire. A change of the keys clears the cache, so that tokens of a
    withdrawn key become invalid.
 6. The caller is available to everything in the call through `caller.current()`.
-7. A stream ends when its caller's token expires, or the key of the token is withdrawn (`stream_lifetimes`).
+7. A stream ends when its caller's token or certificate expires, or the key of the token or the entry of the
+   certificate is withdrawn (`stream_lifetimes`).
 """
 
 import time
@@ -25,12 +28,12 @@ import jwt
 
 from runtime.grpc import caller, metadata
 from runtime.grpc.caller import Caller
+from runtime.grpc.certificate_callers import CertificateCallers
 from runtime.grpc.jwks import KeySet, keys_unavailable_error
 from runtime.grpc.method import Context, Handler, Interceptor, Method
 from runtime.grpc.rpc_error import RpcError
-from runtime.grpc.stream_lifetimes import StreamLifetimes
+from runtime.grpc.stream_lifetimes import Proof, StreamLifetimes
 from runtime.grpc.unauthenticated import Cause, Unauthenticated
-from runtime.grpc.verification_keys import VerificationKey
 
 CLOCK_SKEW = 5.0
 """Seconds by which the issuer's clock may differ from ours."""
@@ -45,24 +48,34 @@ _MAX_TIME = 253_402_300_799
 
 
 class Identity(NamedTuple):
-    """A verified caller, and the key that signed its token."""
+    """A verified caller, and the key of its token, or the table's entry of its certificate."""
 
     caller: Caller
-    key: VerificationKey
+    proof: Proof
 
 
 _IDENTITY: ContextVar[Identity | Exception] = ContextVar("identity")
 """The identity of the current call's sender, or why there is none."""
 
 
-def identify(tokens: "TokenVerifier") -> Interceptor:
-    """Return an interceptor that verifies the token of a call; the call goes on to `admit` in any case."""
+def identify(tokens: "TokenVerifier", certificates: CertificateCallers | None = None) -> Interceptor:
+    """Return an interceptor that identifies the caller of a call; the call goes on to `admit` in any case.
+
+    Args:
+        tokens: verifies tokens.
+        certificates: identifies the callers of calls without tokens; None for nobody.
+    """
 
     def wrap(_method: Method, handler: Handler) -> Handler:
         def identify_caller(request: object, context: Context) -> Awaitable[object]:
             try:
-                token = _find_bearer_token()
-                identity = tokens.find_cached(token)
+                authorization = _find_authorization()
+                if authorization is None and certificates is not None:
+                    certified = certificates.identify(context)
+                    identity: Identity | None = Identity(certified.caller, certified.entry)
+                else:
+                    token = _read_bearer_token(authorization)
+                    identity = tokens.find_cached(token)
             except Exception as error:
                 _IDENTITY.set(error)
             else:
@@ -105,7 +118,7 @@ def admit(streams: StreamLifetimes) -> Interceptor:
             return stream(identity, request, context) if method.streams else handler(request, context)
 
         async def stream(identity: Identity, request: object, context: Context) -> object:
-            async with streams.limit(identity.caller, identity.key):
+            async with streams.limit(identity.caller, identity.proof):
                 return await handler(request, context)
 
         return admit_call
@@ -113,7 +126,7 @@ def admit(streams: StreamLifetimes) -> Interceptor:
     return wrap
 
 
-def _find_bearer_token() -> str:
+def _find_authorization() -> str | None:
     found = None
     for key, value in metadata.current():
         if key == "authorization":
@@ -121,9 +134,13 @@ def _find_bearer_token() -> str:
                 raise Unauthenticated(
                     Cause.SEVERAL, "the call has the metadata `authorization` more than once"
                 )
-            found = value
-    if found is not None:
-        scheme, _, token = str(found).partition(" ")
+            found = str(value)
+    return found
+
+
+def _read_bearer_token(authorization: str | None) -> str:
+    if authorization is not None:
+        scheme, _, token = authorization.partition(" ")
         if scheme.lower() == "bearer" and token:
             return token
     raise Unauthenticated(Cause.MISSING, "the call has no metadata `authorization: Bearer <token>`")

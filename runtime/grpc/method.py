@@ -1,6 +1,6 @@
 """The types that interceptors share: methods, handlers and interceptors."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
@@ -18,6 +18,9 @@ class Context(Protocol):
 
     def peer(self) -> str:
         """Return the address of the client, as `ipv4:127.0.0.1:40000` or `ipv6:[::1]:40000`."""
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        """Return facts about the connection: `x509_pem_cert`, the client's certificate, if there is one."""
 
     def time_remaining(self) -> float | None:
         """Return the seconds until the deadline of the call; None if it has none."""

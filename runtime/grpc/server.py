@@ -1,10 +1,12 @@
 """The gRPC server of every process: its interceptors, its options, and how it starts and stops."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from runtime.grpc import authentication, errors, telemetry, validation
 from runtime.grpc.authentication import TokenVerifier
 from runtime.grpc.call_places import CallPlaces
+from runtime.grpc.certificate_callers import CertificateCallers, open_table
 from runtime.grpc.health import Health, NotReady, Probe
 from runtime.grpc.jwks import KeySet
 from runtime.grpc.listener import Listener, create_listener
@@ -17,6 +19,7 @@ from runtime.process import logs
 from runtime.process.lifecycle import Lifecycle
 from runtime.process.settings import Settings
 from runtime.process.version import VERSION
+from runtime.process.watched_files import WatchedFiles
 from runtime.tls.expiry import CertificateExpiry
 from runtime.tls.server_tls import ServerTls, check_plaintext, open_server_tls
 
@@ -29,7 +32,9 @@ _KEYS_TIMEOUT = 1.0
 """Seconds that a probe waits for the keys of callers' tokens while none are in use."""
 
 
-def build_interceptors(settings: Settings, refused_calls: RefusedCalls, keys: KeySet) -> list[Interceptor]:
+def build_interceptors(
+    settings: Settings, refused_calls: RefusedCalls, keys: KeySet, certificates: CertificateCallers | None
+) -> list[Interceptor]:
     """Return the interceptors of all services, the outermost first.
 
     Health and reflection have none: they are public and give access to no data.
@@ -39,11 +44,13 @@ def build_interceptors(settings: Settings, refused_calls: RefusedCalls, keys: Ke
     return [
         errors.send_error,  # turns an RpcError into a status with details
         telemetry.measure,  # records the call's duration
-        authentication.identify(tokens),  # verifies the token, before the caller's trace is taken over
+        # identifies the caller by token or certificate, before the caller's trace is taken over
+        authentication.identify(tokens, certificates),
         telemetry.trace,  # begins or continues the call's trace
         errors.contain_exceptions,  # turns any other exception into INTERNAL
         refused_calls.intercept,  # records unauthenticated, denied and invalid calls
-        authentication.admit(StreamLifetimes(keys)),  # requires a valid token with the method's scope
+        # requires a caller with the method's scope
+        authentication.admit(StreamLifetimes(keys, certificates)),
         *turns,  # lets callers take turns; grpc.aio hands calls over one by one, so there it would not help
         CallPlaces(settings.max_calls_per_caller).intercept,  # limits the calls of each caller
         validation.validate,  # decodes the request and checks it against its proto
@@ -83,16 +90,20 @@ def build(
     """
     refused_calls = RefusedCalls(record_refused_call)
     interceptors: list[Interceptor] = []
-    tls = None
+    tls = certificates = None
     if services:
         if (tls := open_server_tls(settings)) is None:
             check_plaintext(address, settings.insecure)
         keys = open_keys(settings)
-        interceptors = build_interceptors(settings, refused_calls, keys)
+        certificates = open_table(settings)
+        interceptors = build_interceptors(settings, refused_calls, keys, certificates)
         probe = _require_keys(keys, probe)
     names = [service.descriptor.full_name for service in services]
     routes = Routes(services, interceptors, refused_calls.add_unknown)
-    return Server(settings, routes, names, address, probe, probe_address, max_pending, refused_calls, tls)
+    server = Server(settings, routes, names, address, probe, probe_address, max_pending, refused_calls, tls)
+    if certificates is not None:
+        server.watched.append(certificates.files)
+    return server
 
 
 def open_keys(settings: Settings) -> KeySet:
@@ -139,6 +150,8 @@ class Server:
         self._max_pending = max_pending
         self._refused_calls = refused_calls
         self._tls = tls
+        self.watched: list[WatchedFiles[Any]] = [tls.files] if tls else []
+        """Files that are read again while it serves."""
         self._listeners: list[Listener] = []
         self.health = Health(names)
         self.port = 0
@@ -155,8 +168,9 @@ class Server:
         await self.start()
         for listener in self._listeners:
             lifecycle.spawn(listener.wait_failed(), "gRPC server")
+        for files in self.watched:
+            lifecycle.spawn(files.run(), "changes of files")
         if self._tls is not None:
-            lifecycle.spawn(self._tls.files.run(), "TLS certificate")
             lifecycle.spawn(CertificateExpiry(self._tls.get_own).run(), "certificate expiry")
         try:
             await self.health.run_probe(self._probe, lifecycle.stopping)

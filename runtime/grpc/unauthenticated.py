@@ -1,4 +1,4 @@
-"""The error of a call without a valid access token: its cause, and the claims that name its sender."""
+"""The error of a call without a valid token or certificate: its cause, and who its sender claims to be."""
 
 from enum import StrEnum
 from typing import Any
@@ -33,6 +33,11 @@ class Cause(StrEnum):
     CLAIM_MISSING = "CLAIM_MISSING"
     CLAIM_INVALID = "CLAIM_INVALID"
     LIFETIME_TOO_LONG = "LIFETIME_TOO_LONG"
+    CERTIFICATE_UNKNOWN = "CERTIFICATE_UNKNOWN"
+    """There is no token, and the client certificate is of nobody in the table of callers."""
+    CERTIFICATE_EXPIRED = "CERTIFICATE_EXPIRED"
+    CERTIFICATE_INVALID = "CERTIFICATE_INVALID"
+    """The client certificate has no name, or several."""
 
 
 _CAUSES: tuple[tuple[type[jwt.InvalidTokenError], Cause], ...] = (
@@ -50,7 +55,7 @@ _CAUSES: tuple[tuple[type[jwt.InvalidTokenError], Cause], ...] = (
 
 
 class Unauthenticated(RpcError):
-    """A missing or invalid access token.
+    """A missing or invalid access token or client certificate.
 
     Args:
         cause: the cause.
@@ -61,6 +66,13 @@ class Unauthenticated(RpcError):
     def __init__(self, cause: Cause, message: str, token: str = "") -> None:
         super().__init__("UNAUTHENTICATED", message, {"cause": cause})
         self.claimed_key, self.claimed_issuer = _read_claims(token) if token else ("", "")
+
+    @classmethod
+    def of_certificate(cls, cause: Cause, message: str, name: str) -> "Unauthenticated":
+        """Return the error of a client certificate with this name."""
+        error = cls(cause, message)
+        error.metadata["certificate"] = name
+        return error
 
     @classmethod
     def of(cls, error: jwt.InvalidTokenError, token: str) -> "Unauthenticated":

@@ -1,7 +1,7 @@
 """A call that h2corn has taken."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -92,6 +92,11 @@ class Call:
     def peer(self) -> str:
         host, port = self._scope["client"]
         return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        tls = self._scope["extensions"].get("tls")
+        chain = tls["client_cert_chain"] if tls else ()
+        return {"x509_pem_cert": (chain[0].encode(),)} if chain else {}
 
     def time_remaining(self) -> float | None:
         if self._deadline is None:
