@@ -1,5 +1,8 @@
 """The key ring: the secret keys with which the processes sign, each for one purpose.
 
+Most make message authentication codes, which only the holders of a key can verify. Those of SIGNING_PURPOSES
+make signatures that everybody can verify with the public key.
+
 It is a JSON file, shared by all processes that sign or verify:
 
     {"keys": [{"id": "1f6a0c52", "purpose": "page-tokens", "algorithm": "BLAKE2b-128", "state": "active",
@@ -27,6 +30,8 @@ MAC_SIZE = 16
 """Bytes of a message authentication code (MAC)."""
 MIN_SECRET_SIZE, MAX_SECRET_SIZE = 32, 64
 """Bytes of a secret."""
+SEED_SIZE = 32
+"""Bytes of the secret of a key that signs."""
 MAX_ID_LENGTH = 32
 
 
@@ -38,6 +43,8 @@ class Purpose(StrEnum):
     WATCH_TOKENS = "watch-tokens"
     QUOTE = "quote"
     CONFIRMATION = "confirmation"
+    SEAL = "seal"
+    """Signs checkpoints of the audit (`contracts.audit`), asymmetrically: others verify them."""
     UNIQUE = "unique"
     """Hides values in ids (`contracts.hidden_ids`). Its old keys stay in the ring."""
 
@@ -55,6 +62,15 @@ ALGORITHMS: dict[str, Callable[[bytes], Any]] = {
     "HMAC-SHA256-128": lambda secret: hmac.new(secret, digestmod="sha256"),
 }
 """Returns a hash object with the secret, by the name of the algorithm. Digests are cut to MAC_SIZE bytes."""
+SIGNATURE = "Ed25519"
+"""The algorithm of SIGNING_PURPOSES; its secret is the 32 bytes of RFC 8032."""
+SIGNING_PURPOSES = frozenset({Purpose.SEAL})
+"""Purposes whose signatures others verify, with a public key."""
+
+
+def list_algorithms(purpose: str) -> list[str]:
+    """Return the algorithms that a key of this purpose may have, the default first."""
+    return [SIGNATURE] if purpose in SIGNING_PURPOSES else list(ALGORITHMS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +83,27 @@ class Key:
     begins_at: float
     """The time from which it signs, in seconds since 1970."""
     hash: Any = field(repr=False)
-    """A hash object with the secret, the purpose and the id; `compute_mac` copies it."""
+    """A hash object with the secret, the purpose and the id; `compute_mac` copies it. None if it signs."""
+    seed: bytes = field(default=b"", repr=False)
+    """The secret of a key that signs."""
 
     def compute_mac(self, message: bytes) -> bytes:
         copy = self.hash.copy()
         copy.update(message)
         return bytes(copy.digest()[:MAC_SIZE])
+
+    def sign(self, message: bytes) -> bytes:
+        """Return the signature by a key of SIGNING_PURPOSES."""
+        return bytes(self._load().sign(message))
+
+    def get_public_key(self) -> bytes:
+        """Return the 32 bytes with which others verify signatures of a key of SIGNING_PURPOSES."""
+        return bytes(self._load().public_key().public_bytes_raw())
+
+    def _load(self) -> Any:
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+        return Ed25519PrivateKey.from_private_bytes(self.seed)
 
 
 class _Entry(msgspec.Struct):
@@ -151,8 +182,8 @@ class KeyRing:
 
 
 def _parse_key(entry: _Entry) -> Key:
-    if entry.algorithm not in ALGORITHMS:
-        known = ", ".join(ALGORITHMS)
+    if entry.algorithm not in (algorithms := list_algorithms(entry.purpose)):
+        known = ", ".join(algorithms)
         raise ValueError(f"key {entry.id}: unknown algorithm {entry.algorithm!r} (known: {known})")
     try:
         secret = urlsafe_b64decode(entry.secret)
@@ -161,6 +192,10 @@ def _parse_key(entry: _Entry) -> Key:
     if not MIN_SECRET_SIZE <= len(secret) <= MAX_SECRET_SIZE:
         size = f"{MIN_SECRET_SIZE} to {MAX_SECRET_SIZE} bytes"
         raise ValueError(f"key {entry.id}: the secret must have {size}, not {len(secret)}")
+    if entry.algorithm == SIGNATURE:
+        if len(secret) != SEED_SIZE:
+            raise ValueError(f"key {entry.id}: the secret must have {SEED_SIZE} bytes, not {len(secret)}")
+        return Key(entry.id, entry.purpose, entry.state, entry.from_.timestamp(), None, secret)
     keyed = ALGORITHMS[entry.algorithm](secret)
     keyed.update(f"{entry.purpose}\0{entry.id}\0".encode())
     return Key(entry.id, entry.purpose, entry.state, entry.from_.timestamp(), keyed)

@@ -22,6 +22,7 @@ COMMANDS = {
     "migrate": "operations.commands.stores:migrate",
     "restored": "operations.commands.stores:restored",
     "verify": "operations.commands.stores:verify",
+    "audit": "operations.commands.audit:audit",
     "rehearse": "operations.commands.rehearse:rehearse",
     "housekeeping": "operations.commands.stores:housekeeping",
     "keys": "operations.commands.keys:keys",

@@ -13,12 +13,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from contracts.key_ring import ALGORITHMS, KeyRing, KeyState, Purpose
+from contracts.key_ring import KeyRing, KeyState, Purpose, list_algorithms
 from runtime.process.regular_file import UNUSABLE, read_regular_file
 from runtime.process.start_error import InvalidSetting, StartError
 from runtime.process.terminal import escape
 
-DEFAULT_ALGORITHM = next(iter(ALGORITHMS))
 _SECRET_SIZE = 32
 """Bytes."""
 
@@ -40,8 +39,29 @@ def list_keys(path: Path) -> str:
 
 
 def read_public_fields(path: Path) -> list[Entry]:
-    """Return the keys without their secrets."""
-    return [{name: value for name, value in key.items() if name != "secret"} for key in _read(path)]
+    """Return the keys without their secrets, but with the public keys of those that have one."""
+    public_keys = read_public_keys(path)
+    entries = [{name: value for name, value in key.items() if name != "secret"} for key in _read(path)]
+    return [
+        entry
+        | ({"public_key": _encode_bytes(public_keys[entry["id"]])} if entry["id"] in public_keys else {})
+        for entry in entries
+    ]
+
+
+def read_public_keys(path: Path) -> dict[str, bytes]:
+    """Return the public keys of the keys that are not revoked, by id."""
+    keys = KeyRing.parse(_encode(_read(path))).keys.values()
+    return {key.id: key.get_public_key() for key in keys if key.seed and key.state != KeyState.REVOKED}
+
+
+def list_public_keys(path: Path) -> str:
+    """Return a line for each public key: its id and its 32 bytes in URL-safe Base64."""
+    return "\n".join(f"{id_} {_encode_bytes(key)}" for id_, key in read_public_keys(path).items())
+
+
+def _encode_bytes(content: bytes) -> str:
+    return urlsafe_b64encode(content).decode()
 
 
 def check(path: Path) -> list[str]:
@@ -63,23 +83,24 @@ def check(path: Path) -> list[str]:
     return [*lines, f"{path}: {len(entries)} keys, one to sign with for each purpose"]
 
 
-def create(
-    path: Path, purpose: str, algorithm: str = DEFAULT_ALGORITHM, after: timedelta = timedelta()
-) -> str:
+def create(path: Path, purpose: str, algorithm: str | None = None, after: timedelta = timedelta()) -> str:
     """Add a new key with a random secret; return its id. The file need not exist.
 
     Args:
         path: of the key ring.
         purpose: what it signs.
-        algorithm: one of ALGORITHMS.
+        algorithm: one of those for the purpose; the default if it is None.
         after: the time until it signs. Every process has to read the file within it.
     """
+    algorithms = list_algorithms(purpose)
+    if algorithm is not None and algorithm not in algorithms:
+        raise StartError(f"a key of the purpose {purpose} has the algorithm {' or '.join(algorithms)}")
     entries = _read(path) if path.exists() else []
     begin = (datetime.now(UTC) + after).replace(microsecond=0)
     entry = {
         "id": secrets.token_hex(4),
         "purpose": purpose,
-        "algorithm": algorithm,
+        "algorithm": algorithm or algorithms[0],
         "state": KeyState.ACTIVE.value,
         "from": begin.isoformat().replace("+00:00", "Z"),
         "secret": urlsafe_b64encode(secrets.token_bytes(_SECRET_SIZE)).decode(),

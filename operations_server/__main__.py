@@ -7,6 +7,7 @@ from contracts.manifest import Manifest
 from operations.processes import OPERATIONS_SERVER
 from operations_server import refused_calls, stores
 from operations_server.acts import OperatorActs
+from operations_server.audit.sealer import Sealer, create_sealer_engine
 from operations_server.dead_letters.handlers import DeadLetterHandlers
 from operations_server.dead_letters.letter_events import LetterEvents
 from operations_server.dead_letters.letters import DeadLetters
@@ -46,12 +47,14 @@ TAILS, TAILS_PER_CALLER = 50, 20
 async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     """Answer operators until the process stops."""
     settings = lifecycle.settings
-    keys = KeyFile(settings.keys, (Purpose.PAGE_TOKENS,))
+    keys = KeyFile(settings.keys, (Purpose.PAGE_TOKENS, Purpose.SEAL))
     lifecycle.spawn(keys.run(), "key ring")
     tokens = RequestTokens(keys.get_ring)
     sagas = Sagas(settings.database_url, manifests)
     records = Records(settings.database_url, manifests, lifecycle.stopping, [sagas.segments])
     lifecycle.spawn(records.index_builder.run(lifecycle.stopping), "index builder")
+    sealer = Sealer(create_sealer_engine(settings.database_url), keys.get_ring)
+    lifecycle.spawn(sealer.run(), "sealer")
     limit = CallLimit("TOO_MANY_WATCHES", "tails and exports", TAILS_PER_CALLER, TAILS)
     async with stores.connect(settings) as connections:
         acts = OperatorActs(connections.database)
@@ -98,6 +101,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
         await edge.serve(lifecycle)
         await acts.wait_ended()
         await system.close()
+    await sealer.close()
     await records.close()
     await sagas.close()
 

@@ -28,7 +28,14 @@ BEGIN = text("""
 INSERT INTO operator_acts (subject, on_behalf_of, act, target, request, reason, trace_id)
 VALUES (:subject, :on_behalf_of, :act, :target, CAST(:request AS jsonb), :reason, :trace_id) RETURNING number
 """)
-END = text("UPDATE operator_acts SET outcome = :outcome, duration_us = :duration WHERE number = :number")
+# The row of its own is sealed, and shows an edited outcome.
+END = text("""
+WITH ended AS (
+  UPDATE operator_acts SET outcome = :outcome, duration_us = :duration WHERE number = :number
+  RETURNING number, outcome, duration_us
+)
+INSERT INTO operator_act_outcomes (act, outcome, duration_us) SELECT number, outcome, duration_us FROM ended
+""")
 
 log = logs.get_logger(__name__)
 

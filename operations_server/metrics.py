@@ -17,6 +17,7 @@ READING_AGE = Gauge(
 )
 STORE_READABLE = Gauge("diptych.store.readable", "1", "1 while a store can be read, otherwise 0", "store")
 OUTBOX_AGE = Gauge("diptych.outbox.oldest.age", "s", "Age of the oldest unpublished event; 0 without one")
+SEAL_AGE = Gauge("diptych.seal.age", "s", "Age of the time up to which all records are sealed by checkpoints")
 LEADER = Gauge("diptych.relay.leader", "1", "1 for the relay that leads; 0 without one", "holder")
 EVENTS_BEHIND = Gauge(
     "diptych.projection.events_behind",

@@ -84,6 +84,7 @@ def _add_stores(values: Values, snapshot: Snapshot) -> None:
     if not isinstance(snapshot.outbox, ReadFailed):
         values[OUTBOX_PENDING][()] = snapshot.outbox.pending
         values[metrics.OUTBOX_AGE][()] = snapshot.outbox.oldest_age or 0.0
+        values[metrics.SEAL_AGE][()] = snapshot.outbox.seal_age
         values[metrics.LEADER][snapshot.outbox.leader,] = int(bool(snapshot.outbox.leader))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from contracts.key_ring import ALGORITHMS, KeyState, Purpose
+from contracts.key_ring import ALGORITHMS, SIGNATURE, KeyState, Purpose
 from operations import keys as key_ring
 from operations.cli_output import echo, echo_json
 from operations.cli_parts import read_settings
@@ -31,6 +31,12 @@ def list_keys(as_json: bool) -> None:
         echo(key_ring.list_keys(path))
 
 
+@keys.command("public")
+def list_public_keys() -> None:
+    """List the public keys with which others verify checkpoints of the audit."""
+    echo(key_ring.list_public_keys(Path(read_settings().keys)))
+
+
 @keys.command("check")
 @options.as_json
 def check_keys(as_json: bool) -> None:
@@ -51,7 +57,9 @@ def check_keys(as_json: bool) -> None:
     help="What the key signs.",
 )
 @click.option(
-    "--algorithm", type=click.Choice(list(ALGORITHMS)), default=next(iter(ALGORITHMS)), show_default=True
+    "--algorithm",
+    type=click.Choice([*ALGORITHMS, SIGNATURE]),
+    help=f"By default {next(iter(ALGORITHMS))}, and {SIGNATURE} for the purpose seal.",
 )
 @click.option(
     "--after",
@@ -61,7 +69,7 @@ def check_keys(as_json: bool) -> None:
     help="How long until it signs; every process has to read the file within it.",
 )
 @options.as_json
-def new_key(purpose: str, algorithm: str, after: timedelta, as_json: bool) -> None:
+def new_key(purpose: str, algorithm: str | None, after: timedelta, as_json: bool) -> None:
     """Add a key with a random secret, and print its id. The file is created if need be."""
     key_id = key_ring.create(Path(read_settings().keys), purpose, algorithm, after)
     echo(format_object({"id": key_id}) if as_json else key_id)

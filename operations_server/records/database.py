@@ -20,6 +20,20 @@ FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, SQLAlchemyError, OSEr
 """The errors while PostgreSQL is unreachable, refuses or is too slow."""
 
 
+@asynccontextmanager
+async def connect(engine: AsyncEngine) -> AsyncIterator[Driver]:
+    """Yield a connection of asyncpg itself, on which each statement commits by itself."""
+    async with engine.connect() as connection:
+        try:
+            # SQLAlchemy's executor costs more than most of these statements.
+            raw = await connection.get_raw_connection()
+            driver: Any = raw.driver_connection
+            yield driver
+        except BaseException:
+            await connection.invalidate()  # it may be dead, or in the middle of a statement
+            raise
+
+
 class Database:
     """A pool of connections in the role of the operations server.
 
@@ -37,15 +51,8 @@ class Database:
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Driver]:
         """Yield a connection on which each statement commits by itself."""
-        async with self._engine.connect() as connection:
-            try:
-                # asyncpg itself, since SQLAlchemy's executor costs more than most of these statements.
-                raw = await connection.get_raw_connection()
-                driver: Any = raw.driver_connection
-                yield driver
-            except BaseException:
-                await connection.invalidate()  # it may be dead, or in the middle of a statement
-                raise
+        async with connect(self._engine) as driver:
+            yield driver
 
     async def fetch(self, statement: str, *values: Any) -> Sequence[Any]:
         async with self.connect() as driver:

@@ -12,6 +12,8 @@ from runtime.process_reports.report import WINDOW
 
 OLD = 5.0
 """Seconds from which on an unpublished or unapplied event is a finding."""
+LATE_SEALS = 60.0
+"""Seconds from which on it is a finding that records are not sealed."""
 NEARLY_FULL = 80
 """Percent of maxmemory from which on Redis is a finding."""
 
@@ -29,6 +31,7 @@ def list_findings(snapshot: Snapshot) -> list[str]:
         _check_clocks,
         _check_key_ring,
         _check_memory,
+        _check_seals,
     )
     return [finding for check in parts for finding in check(snapshot)]
 
@@ -195,3 +198,8 @@ def _check_memory(snapshot: Snapshot) -> Iterator[str]:
     model = snapshot.read_model
     if not isinstance(model, ReadFailed) and (model.used_percent or 0) >= NEARLY_FULL:
         yield f"Redis has used {model.used_percent} % of its maxmemory"
+
+
+def _check_seals(snapshot: Snapshot) -> Iterator[str]:
+    if not isinstance(snapshot.outbox, ReadFailed) and snapshot.outbox.seal_age > LATE_SEALS:
+        yield f"no record of the last {_describe_duration(snapshot.outbox.seal_age)} is sealed"

@@ -10,7 +10,8 @@ SELECT now() AS read_at, CAST(s.incarnation AS text) AS incarnation,
     OR s.lease_until NOT BETWEEN now() AND now() + make_interval(secs => {DURATION + 1}) THEN ''
     ELSE s.leader END AS leader,
   p.pending, extract(epoch FROM now() - e.recorded_at) AS oldest_age, pg_is_in_recovery() AS in_recovery,
-  extract(epoch FROM clock_timestamp()) AS now, current_setting('server_version') AS version
+  extract(epoch FROM clock_timestamp()) AS now, current_setting('server_version') AS version,
+  (SELECT extract(epoch FROM now() - sealed_at) FROM audit_sealer WHERE id = 1) AS seal_age
 FROM relay_state s
 CROSS JOIN (
   SELECT count(*) AS pending, min(position) AS first FROM (

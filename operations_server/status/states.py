@@ -30,6 +30,8 @@ class OutboxState:
     clock_offset: float
     """Seconds by which this machine's clock is certainly ahead of PostgreSQL's; 0 if it may be right."""
     description: str
+    seal_age: float = 0.0
+    """Seconds since the time up to which all records are under a checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)

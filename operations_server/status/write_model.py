@@ -31,6 +31,7 @@ class WriteModel:
 
     def __init__(self, database: AsyncEngine) -> None:
         self._engine = autocommit(database)
+        self._began_at = monotonic()
         self._sagas, self._feeds = SagaReader(database), FeedReader(database)
 
     async def read_outbox(self) -> OutboxState:
@@ -46,6 +47,8 @@ class WriteModel:
             oldest_age=None if row["oldest_age"] is None else max(0.0, float(row["oldest_age"])),
             in_recovery=row["in_recovery"],
             clock_offset=compute_certain_offset(float(row["now"]), tolerance),
+            # A process that has just started seals what is late in its first round.
+            seal_age=min(max(0.0, float(row["seal_age"] or 0.0)), monotonic() - self._began_at),
             description=f"PostgreSQL {row['version']}" + (", a standby" if row["in_recovery"] else ""),
         )
 

@@ -8,17 +8,19 @@ from contracts.key_ring import MAC_SIZE, KeyRing
 from runtime.grpc.request_tokens import RequestTokens
 
 SECRET = "dGhlIGtleSByaW5nIG9mIGFsbCB0ZXN0cyBpcyBubyBzZWNyZXQu"
+SEED = "c2VhbHMgb2YgYWxsIHRlc3RzIGFyZSBub3Qgc2VjcmU="
 FILE = b"""{"keys": [%s]}""" % b", ".join(
-    b"""{"id": "%s", "purpose": "%s", "algorithm": "BLAKE2b-128", "state": "active",
+    b"""{"id": "%s", "purpose": "%s", "algorithm": "%s", "state": "active",
     "from": "2026-01-01T00:00:00Z", "secret": "%s"}"""
-    % (id_, purpose, SECRET.encode())
-    for id_, purpose in (
-        (b"c", b"consistency-tokens"),
-        (b"p", b"page-tokens"),
-        (b"q", b"quote"),
-        (b"w", b"watch-tokens"),
-        (b"f", b"confirmation"),
-        (b"u", b"unique"),
+    % (id_, purpose, b"Ed25519" if purpose == b"seal" else b"BLAKE2b-128", secret.encode())
+    for id_, purpose, secret in (
+        (b"c", b"consistency-tokens", SECRET),
+        (b"p", b"page-tokens", SECRET),
+        (b"q", b"quote", SECRET),
+        (b"w", b"watch-tokens", SECRET),
+        (b"f", b"confirmation", SECRET),
+        (b"u", b"unique", SECRET),
+        (b"s", b"seal", SEED),
     )
 )
 RING = KeyRing.parse(FILE)

@@ -104,6 +104,7 @@ TARGET = SilentTarget("a.B", NOW - timedelta(minutes=5), "refused", 7)
             "PostgreSQL is a standby and takes no writes",
         ),
         (replace(HEALTHY, outbox=replace(OUTBOX, leader="")), "no relay leads, so no event is published"),
+        (replace(HEALTHY, outbox=replace(OUTBOX, seal_age=300.0)), "no record of the last 5 min is sealed"),
         (
             replace(HEALTHY, outbox=replace(OUTBOX, pending=200, oldest_age=18.8)),
             "200 events wait for publication, the oldest for 19 s",

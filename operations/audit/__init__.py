@@ -1,0 +1,1 @@
+"""`diptych audit`: verifies the records against their checkpoints, exports and searches them."""

@@ -1,0 +1,25 @@
+"""Single checkpoints, as texts."""
+
+from base64 import urlsafe_b64encode
+
+from operations.audit.database import connect
+from runtime.process.start_error import StartError
+
+READ = """
+SELECT entry, root, key_id, signature FROM audit_checkpoints WHERE $1::bigint IS NULL OR number = $1
+ORDER BY number DESC LIMIT 1
+"""
+
+
+async def read_text(database_url: str, number: int | None) -> str:
+    """Return the text of a checkpoint, or of the last one.
+
+    Raises:
+        StartError: there is none.
+    """
+    async with connect(database_url) as driver:
+        row = await driver.fetchrow(READ, number)
+    if row is None:
+        raise StartError(f"there is no checkpoint {number}" if number else "nothing is sealed yet")
+    signature = urlsafe_b64encode(row["signature"]).decode()
+    return f"{row['entry']}root {row['root'].hex()}\nkey {row['key_id']}\nsignature {signature}\n"

@@ -1,0 +1,78 @@
+"""The audit: checkpoints over all that is recorded, and whether it is still what was recorded."""
+
+import asyncio
+import sys
+from functools import partial
+from pathlib import Path
+
+import click
+
+from operations.cli_output import echo, echo_json
+from operations.cli_parts import CommandGroup, read_settings
+from operations.commands import options
+from operations.rendering.json_lines import format_object
+
+CLEAN, DIFFERENT = 0, 1
+
+
+@click.group(cls=CommandGroup)
+def audit() -> None:
+    """Verify the records: events, requests, audit, refused calls and operators' acts."""
+
+
+public_keys = click.option(
+    "--public-keys",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="Public keys, as `diptych keys public` prints them; by default those of the key ring.",
+)
+
+
+@audit.command()
+@click.option(
+    "--checkpoint",
+    "kept",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    multiple=True,
+    metavar="FILE",
+    help="A checkpoint that was kept elsewhere: the past before it must be the same; may be repeated.",
+)
+@public_keys
+@click.option("--findings", default=20, show_default=True, help="How many findings of each record to show.")
+@options.as_json
+def verify(kept: tuple[Path, ...], public_keys: Path | None, findings: int, as_json: bool) -> None:
+    """Compare all that is recorded with its chains and checkpoints, and name each row that differs.
+
+    Exit code 0: no difference. 1: differences. 2: the comparison was not possible.
+    """
+    from operations.audit.signatures import read_checkpoint
+    from operations.audit.verification import verify
+    from operations.progress import Progress
+
+    settings = read_settings()
+    keys, checkpoints = _read_keys(public_keys), [read_checkpoint(path) for path in kept]
+    progress = Progress("rows", partial(echo, err=True))
+    report = asyncio.run(
+        verify(settings.database_url, keys, checkpoints, max_findings=findings, observe=progress.report)
+    )
+    if as_json:
+        echo_json(format_object(report.to_facts()))
+    else:
+        echo(report.to_text())
+    sys.exit(CLEAN if report.is_clean else DIFFERENT)
+
+
+@audit.command()
+@click.argument("number", type=click.IntRange(min=1), required=False)
+def checkpoint(number: int | None) -> None:
+    """Print a checkpoint, by default the last one, to be kept elsewhere."""
+    from operations.audit.checkpoints import read_text
+
+    echo(asyncio.run(read_text(read_settings().database_url, number)).rstrip("\n"))
+
+
+def _read_keys(path: Path | None) -> dict[str, bytes]:
+    from operations.audit.signatures import read_public_keys
+    from operations.keys import read_public_keys as read_ring
+
+    return read_public_keys(path) if path else read_ring(Path(read_settings().keys))

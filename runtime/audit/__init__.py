@@ -1,0 +1,1 @@
+"""The records that the audit seals, as they are read from PostgreSQL."""
