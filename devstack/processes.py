@@ -10,6 +10,7 @@ from devstack.child import Child, Output
 from devstack.tcp_ports import is_free
 from operations.processes import ProcessKind, check_health
 from runtime.process.start_error import StartError
+from runtime.tls.channel_credentials import read_credentials
 
 START_TIMEOUT = 60.0
 """Seconds that a process may take until it serves."""
@@ -48,6 +49,7 @@ class Process:
         self.name = name
         self.address = address
         self.metrics_address = metrics_address
+        self._environment = environment
         metrics = {METRICS_VARIABLE: metrics_address} if metrics_address else {}
         self.child = self.child_type(
             name,
@@ -87,13 +89,18 @@ class Process:
             StartError: it ended, or does not serve in time.
         """
         deadline = monotonic() + seconds
-        while await check_health(self.address) != "SERVING":
+        while await self.check_health() != "SERVING":
             if not self.child.running:
                 code = await self.child.wait_ended()
                 raise StartError(f"{self.name} ended with exit code {code}{self.child.last_line()}")
             if monotonic() > deadline:
                 raise StartError(f"{self.name} does not serve at {self.address} after {seconds:.0f} s")
             await asyncio.sleep(0.1)
+
+    async def check_health(self) -> str:
+        """Return its health: SERVING, NOT_SERVING, or the status of the failed call."""
+        credentials = read_credentials(self._environment) if self.kind.serves_calls else None
+        return await check_health(self.address, credentials=credentials)
 
     async def stop(self) -> int:
         """Stop it gracefully; return its exit code."""

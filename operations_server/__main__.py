@@ -39,6 +39,7 @@ from runtime.process.lifecycle import Lifecycle, read_contexts, read_settings
 from runtime.process_reports.redis_reports import RedisReports
 from runtime.process_reports.reporter import Reporter
 from runtime.process_reports.window import Window
+from runtime.tls.client_tls import open_client_tls
 
 TAILS, TAILS_PER_CALLER = 50, 20
 """The maximum number of tails and exports at the same time, and of those of one caller."""
@@ -49,6 +50,8 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     settings = lifecycle.settings
     keys = KeyFile(settings.keys, (Purpose.PAGE_TOKENS, Purpose.SEAL))
     lifecycle.spawn(keys.run(), "key ring")
+    if (tls := open_client_tls(settings)) is not None:
+        lifecycle.spawn(tls.run(), "changes of files")
     tokens = RequestTokens(keys.get_ring)
     sagas = Sagas(settings.database_url, manifests)
     records = Records(settings.database_url, manifests, lifecycle.stopping, [sagas.segments])
@@ -58,7 +61,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     limit = CallLimit("TOO_MANY_WATCHES", "tails and exports", TAILS_PER_CALLER, TAILS)
     async with stores.connect(settings) as connections:
         acts = OperatorActs(connections.database)
-        system = create_system(settings, manifests, connections, lambda: keys.error)
+        system = create_system(settings, manifests, connections, lambda: keys.error, tls)
         aggregates = ParkedAggregates(connections.redis, system.views, tokens)
         projections = load_parts(manifests, "projections", "PROJECTIONS", Projection)
         generations_api = GenerationsApi(

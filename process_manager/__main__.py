@@ -61,6 +61,8 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     store = SagaStore(lifecycle.settings.database_url)
     callers = CallerRecord(store.reserved, [saga.name for saga in sagas])
     client = StepClient(lifecycle.settings, callers.check)
+    if client.tls is not None:
+        lifecycle.spawn(client.tls.run(), "changes of files")
     await check_token(client)
     lifecycle.spawn(TokenExpiry(lifecycle.settings.process_manager_token).run(), "token expiry")
     async with await jetstream.connect(lifecycle.settings.nats_url, "process_manager") as nats:

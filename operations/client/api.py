@@ -30,7 +30,11 @@ class OperationsApi:
     def __init__(self, target: Target) -> None:
         self._target = target
         self._metadata = (("authorization", f"Bearer {target.token}"),)
-        self._channel = grpc.insecure_channel(target.address, OPTIONS)
+        self._channel = (
+            grpc.secure_channel(target.address, target.credentials, OPTIONS)
+            if target.credentials
+            else grpc.insecure_channel(target.address, OPTIONS)
+        )
         self.stub = OperationsServiceStub(self._channel)
 
     def __enter__(self) -> Self:

@@ -18,6 +18,7 @@ from runtime.process.settings import Settings
 from runtime.process_reports.health import Reports
 from runtime.process_reports.postgres_reports import PostgresReports
 from runtime.process_reports.redis_reports import RedisReports
+from runtime.tls.client_tls import ClientTls
 
 
 def create_system(
@@ -25,6 +26,7 @@ def create_system(
     manifests: Sequence[Manifest],
     stores: Stores,
     get_key_ring_error: Callable[[], str],
+    tls: ClientTls | None = None,
 ) -> SystemStatus:
     """Return the reading of the processes and stores that these contexts need."""
     projections: list[Projection[Any]] = load_parts(manifests, "projections", "PROJECTIONS", Projection)
@@ -37,7 +39,7 @@ def create_system(
     return SystemStatus(
         views,
         [saga.name for saga in sagas],
-        HealthChecks(settings, kinds),
+        HealthChecks(settings, kinds, tls),
         WriteModel(stores.status_database),
         ReadModel(stores.status_redis, views, name_group(manifests, "projections"), codes),
         Reports(

@@ -16,6 +16,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from operations.processes import ProcessKind
 from runtime.grpc.health import REASON_KEY
 from runtime.process.settings import Settings
+from runtime.tls.client_tls import ClientTls, open_channel
 
 OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -45,28 +46,44 @@ class HealthChecks:
         settings: name their addresses. An address for probes alone goes before the one that calls use, where
             checks can be shed with the calls.
         kinds: the kinds.
+        tls: of the checks at addresses that calls use; None for checks without TLS.
     """
 
-    def __init__(self, settings: Settings, kinds: Collection[ProcessKind]) -> None:
+    def __init__(
+        self, settings: Settings, kinds: Collection[ProcessKind], tls: ClientTls | None = None
+    ) -> None:
+        self._tls = tls
+        if tls is not None:
+            tls.on_change.append(self._replace_channels)
         self._addresses = {
             kind: getattr(settings, kind.address.replace("_address", "_probe_address"), "")
             or str(getattr(settings, kind.address))
             for kind in kinds
         }
+        self._call_addresses = {str(getattr(settings, kind.address)) for kind in kinds if kind.serves_calls}
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._replaced: list[grpc.aio.Channel] = []
 
     async def check(self, seconds: float) -> Sequence[ProcessHealth]:
         """Return the health of each process, within this time."""
+        while self._replaced:
+            await self._replaced.pop().close()
         checks = (self._check(kind, address, seconds) for kind, address in self._addresses.items())
         return await asyncio.gather(*checks)
 
     async def close(self) -> None:
-        for channel in self._channels.values():
+        for channel in (*self._channels.values(), *self._replaced):
             await channel.close()
+
+    def _replace_channels(self) -> None:
+        """Make the next checks by new channels, which have the present certificates."""
+        self._replaced += self._channels.values()
+        self._channels.clear()
 
     async def _check(self, kind: ProcessKind, address: str, seconds: float) -> ProcessHealth:
         if address not in self._channels:
-            self._channels[address] = grpc.aio.insecure_channel(address, options=OPTIONS)
+            tls = self._tls if address in self._call_addresses else None
+            self._channels[address] = open_channel(address, tls, OPTIONS)
         stub: Any = health_pb2_grpc.HealthStub(self._channels[address])
         call = stub.Check(HealthCheckRequest(), timeout=seconds)
         try:

@@ -24,6 +24,7 @@ from runtime.process.setting_types import split_targets
 from runtime.process.settings import Settings
 from runtime.process.start_error import InvalidSetting
 from runtime.telemetry import trace_context
+from runtime.tls.client_tls import check_targets, open_channel, open_client_tls
 
 CheckToken = Callable[[str], Awaitable[None]]
 FINAL_STATUSES = frozenset(
@@ -52,6 +53,8 @@ OPTIONS = [
     # Otherwise a new channel would share the connections of the one that it replaces.
     ("grpc.use_local_subchannel_pool", 1),
 ]
+LONGEST_CALL = 60.0
+"""Seconds that calls get to finish on a channel that was replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +91,23 @@ class StepClient:
     Services share no connection, because one that hangs may fill the connection's flow-control window.
 
     Args:
-        settings: the addresses of the servers, and the file of this process's token.
+        settings: the addresses of the servers, and the files of this process's token and certificates.
         check_token: raises WrongCaller for a token that must not be used.
+
+    Raises:
+        StartError: a file cannot be used, or tokens would be sent to other machines without TLS.
     """
 
     def __init__(self, settings: Settings, check_token: CheckToken | None = None) -> None:
         self._check_token = check_token
         self._command_address, self._query_address = settings.command_address, settings.query_address
         self._context_addresses = dict(split_targets(settings.command_targets))
+        self.tls = open_client_tls(settings)
+        """The certificates of calls; None for calls without TLS."""
+        addresses = {self._command_address, self._query_address, *self._context_addresses.values()}
+        check_targets(sorted(addresses), self.tls, settings.insecure)
+        if self.tls is not None:
+            self.tls.on_change.append(self._replace_channels)
         self._token_file = Path(settings.process_manager_token)
         if self._token_file.exists() and not self._token_file.is_file():
             raise InvalidSetting(f"DIPTYCH_PROCESS_MANAGER_TOKEN={self._token_file}: is not a regular file")
@@ -146,6 +158,12 @@ class StepClient:
     async def close(self) -> None:
         await asyncio.gather(*self._closing, *(channel.close() for channel in self._channels.values()))
 
+    def _replace_channels(self) -> None:
+        """Make the next calls by new channels, which have the present certificates."""
+        for channel in self._channels.values():
+            self._close_later(channel, LONGEST_CALL)
+        self._channels.clear()
+
     def _close_later(self, channel: grpc.aio.Channel, grace: float) -> None:
         """Close a channel as soon as its calls have ended, or after `grace` seconds."""
         task = asyncio.create_task(channel.close(grace))
@@ -158,7 +176,7 @@ class StepClient:
                 address = self._query_address
             else:
                 address = self._context_addresses.get(context_of(service), self._command_address)
-            self._channels[service] = grpc.aio.insecure_channel(address, OPTIONS)
+            self._channels[service] = open_channel(address, self.tls, OPTIONS)
         return self._channels[service]
 
     def _create_metadata(

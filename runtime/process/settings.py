@@ -89,6 +89,9 @@ class Settings(BaseSettings):
     """PEM file with the authorities that sign the certificates of clients."""
     tls_client_certificates: Literal["none", "optional", "required"] = "none"
     """Whether clients present a certificate. `optional` needs h2corn."""
+    tls_ca: OptionalText = ""
+    """PEM file with the authorities that sign the certificates of this system's servers; empty for calls
+    without TLS."""
     tls_callers: OptionalText = ""
     """JSON file with the scopes of callers whom certificates identify, by SPIFFE id or subject; empty for
     callers with tokens alone."""

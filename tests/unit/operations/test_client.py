@@ -18,6 +18,7 @@ from operations.client.errors import CallRefused
 from operations.client.target import ADDRESS, DEFAULTS, TOKEN, Target, read_target
 from runtime.process.settings import Settings
 from runtime.process.start_error import InvalidSetting, NotAsked, StartError
+from tests.support.harness.authority import Authority
 
 
 class Service:
@@ -162,6 +163,49 @@ def test_a_malformed_address_names_its_setting(address: str, monkeypatch: pytest
     monkeypatch.setenv(ADDRESS, address)
     with pytest.raises(InvalidSetting, match=f"^{ADDRESS}: "):
         read_target()
+
+
+@pytest.fixture
+def token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "token").write_text("a.b.c")
+    monkeypatch.setenv(TOKEN, str(tmp_path / "token"))
+
+
+def test_a_token_is_not_sent_to_another_machine_in_the_clear(
+    token: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = "operations.internal:50056"
+    monkeypatch.setenv(ADDRESS, address)
+    with pytest.raises(
+        InvalidSetting, match=rf"^{ADDRESS}={address}: .*set DIPTYCH_TLS_CA, or DIPTYCH_INSEC"
+    ):
+        read_target()
+    monkeypatch.setenv("DIPTYCH_INSECURE", "1")
+    assert read_target() == Target(address, "a.b.c")
+    monkeypatch.delenv("DIPTYCH_INSECURE")
+    monkeypatch.setenv("DIPTYCH_TLS_CA", str(Authority(tmp_path).path))
+    assert read_target().credentials is not None
+    monkeypatch.setenv("DIPTYCH_TLS_CA", str(tmp_path / "absent"))
+    with pytest.raises(InvalidSetting, match=r"^DIPTYCH_TLS_CA: cannot use .*No such file"):
+        read_target()
+
+
+def test_the_server_is_called_by_tls_with_a_certificate(
+    token: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority, server = Authority(tmp_path), grpc.server(ThreadPoolExecutor(1))
+    certificate, key = (path.read_bytes() for path in authority.write("server"))
+    credentials = grpc.ssl_server_credentials([(key, certificate)], authority.path.read_bytes(), True)
+    monkeypatch.setenv(ADDRESS, f"127.0.0.1:{server.add_secure_port('127.0.0.1:0', credentials)}")
+    monkeypatch.setenv("DIPTYCH_TLS_CA", str(authority.path))
+    server.start()
+    with OperationsApi(read_target()) as api:
+        assert "cannot be reached" in str(act(api, "NOT_FOUND"))
+    for name, path in zip(("CERTIFICATE", "KEY"), authority.write("operator"), strict=True):
+        monkeypatch.setenv(f"DIPTYCH_TLS_{name}", str(path))
+    with OperationsApi(read_target()) as api:
+        assert "UNIMPLEMENTED" in str(act(api, "NOT_FOUND"))
+    server.stop(0)
 
 
 def write_token(content: bytes) -> Callable[[Path], object]:
