@@ -7,6 +7,8 @@ from contracts.manifest import Manifest
 from operations.processes import OPERATIONS_SERVER
 from operations_server import refused_calls, stores
 from operations_server.acts import OperatorActs
+from operations_server.audit import proofs
+from operations_server.audit.proofs import EventProofs
 from operations_server.audit.sealer import Sealer, create_sealer_engine
 from operations_server.dead_letters.handlers import DeadLetterHandlers
 from operations_server.dead_letters.letter_events import LetterEvents
@@ -93,6 +95,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
                     generations.create_handlers(generations_api, acts),
                     refused_calls.create_handlers(RefusedCalls(connections.database, tokens)),
                     explanations.create_handlers(explainer),
+                    proofs.create_handlers(EventProofs(records.database)),
                     create_record_handlers(records, tokens, limit),
                     sagas.create_handlers(connections.database, saga_acts, tokens, acts),
                 )

@@ -6,6 +6,7 @@ diptych-stubs. Everything that can go wrong is a `Rejection` or an `OutcomeUnkno
 
 from diptych_client.connection import Connection, connect
 from diptych_client.errors import OutcomeUnknown, Rejection
+from diptych_client.proofs import InvalidProof, verify_event_proof
 from diptych_client.request_ids import new_request_id
 from diptych_client.retry_budget import RetryBudget
 from diptych_client.service_config import service_config
@@ -15,6 +16,7 @@ from diptych_client.watch import Watch
 __all__ = [
     "Connection",
     "Fresh",
+    "InvalidProof",
     "OutcomeUnknown",
     "Rejection",
     "RetryBudget",
@@ -22,4 +24,5 @@ __all__ = [
     "connect",
     "new_request_id",
     "service_config",
+    "verify_event_proof",
 ]

@@ -90,8 +90,7 @@ class Checkpoint:
         return f"{self.to_entry()}root {self.root.hex()}\nkey {self.key_id}\n".encode()
 
     def to_text(self) -> str:
-        signature = urlsafe_b64encode(self.signature).decode()
-        return f"{self.to_signed().decode()}signature {signature}\n"
+        return join_text(self.to_entry(), self.root, self.key_id, self.signature)
 
     @classmethod
     def parse(cls, text: str) -> "Checkpoint":
@@ -120,6 +119,12 @@ class Checkpoint:
         if checkpoint.to_text() != text:  # for instance another form of a number
             raise ValueError("not a checkpoint")
         return checkpoint
+
+
+def join_text(entry: str, root: bytes, key_id: str, signature: bytes) -> str:
+    """Return the text of a checkpoint from its parts."""
+    encoded = urlsafe_b64encode(signature).decode()
+    return f"{entry}root {root.hex()}\nkey {key_id}\nsignature {encoded}\n"
 
 
 def _parse_segment(line: str) -> Segment:

@@ -1,7 +1,6 @@
 """Single checkpoints, as texts."""
 
-from base64 import urlsafe_b64encode
-
+from contracts.audit.checkpoint import join_text
 from operations.audit.database import connect
 from runtime.process.start_error import StartError
 
@@ -21,5 +20,4 @@ async def read_text(database_url: str, number: int | None) -> str:
         row = await driver.fetchrow(READ, number)
     if row is None:
         raise StartError(f"there is no checkpoint {number}" if number else "nothing is sealed yet")
-    signature = urlsafe_b64encode(row["signature"]).decode()
-    return f"{row['entry']}root {row['root'].hex()}\nkey {row['key_id']}\nsignature {signature}\n"
+    return join_text(row["entry"], row["root"], row["key_id"], row["signature"])

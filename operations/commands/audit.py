@@ -71,6 +71,26 @@ def checkpoint(number: int | None) -> None:
     echo(asyncio.run(read_text(read_settings().database_url, number)).rstrip("\n"))
 
 
+@audit.command()
+@click.argument("event")
+@click.option(
+    "--checkpoint", type=click.IntRange(min=0), default=0, help="End in this one, for instance a kept one."
+)
+def proof(event: str, checkpoint: int) -> None:
+    """Print what proves that EVENT (STREAM@VERSION) is on record, as JSON; `diptych_client` checks it."""
+    from diptych.operations.v1.operations_service_pb2 import GetEventProofRequest
+    from google.protobuf.json_format import MessageToJson
+
+    from operations.client.api import open_api
+
+    stream, _, version = event.rpartition("@")
+    if not stream or not version.isdecimal():
+        raise click.BadParameter("not STREAM@VERSION", param_hint="EVENT")
+    request = GetEventProofRequest(stream=stream, version=int(version), checkpoint=checkpoint)
+    with open_api() as api:
+        echo_json(MessageToJson(api.call(api.stub.GetEventProof, request).proof, indent=None))
+
+
 def _read_keys(path: Path | None) -> dict[str, bytes]:
     from operations.audit.signatures import read_public_keys
     from operations.keys import read_public_keys as read_ring

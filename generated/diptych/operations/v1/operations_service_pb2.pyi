@@ -8,6 +8,7 @@ from diptych.operations.v1 import dead_letters_pb2 as _dead_letters_pb2
 from diptych.operations.v1 import explanation_pb2 as _explanation_pb2
 from diptych.operations.v1 import generations_pb2 as _generations_pb2
 from diptych.operations.v1 import parked_pb2 as _parked_pb2
+from diptych.operations.v1 import proofs_pb2 as _proofs_pb2
 from diptych.operations.v1 import records_pb2 as _records_pb2
 from diptych.operations.v1 import status_pb2 as _status_pb2
 from diptych.sagas.v1 import types_pb2 as _types_pb2
@@ -1805,3 +1806,57 @@ class ExplainResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExplainResponse: _TypeAlias = ExplainResponse  # noqa: Y015
+
+@_typing.final
+class GetEventProofRequest(_message.Message):
+    """Request message for `GetEventProof`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STREAM_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    stream: _builtins.str
+    """The event's stream, `<context>.<aggregate>.<id>`."""
+    version: _builtins.int
+    """Its version."""
+    checkpoint: _builtins.int
+    """The number of the checkpoint that the proof ends in, for instance one that was kept; 0 for the last one."""
+    def __init__(
+        self,
+        *,
+        stream: _builtins.str = ...,
+        version: _builtins.int = ...,
+        checkpoint: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "stream", b"stream", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetEventProofRequest: _TypeAlias = GetEventProofRequest  # noqa: Y015
+
+@_typing.final
+class GetEventProofResponse(_message.Message):
+    """Response message for `GetEventProof`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROOF_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def proof(self) -> _proofs_pb2.EventProof:
+        """The proof."""
+
+    def __init__(
+        self,
+        *,
+        proof: _proofs_pb2.EventProof | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["proof", b"proof"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["proof", b"proof"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetEventProofResponse: _TypeAlias = GetEventProofResponse  # noqa: Y015

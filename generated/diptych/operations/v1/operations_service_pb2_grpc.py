@@ -167,6 +167,11 @@ class OperationsServiceStub:
                 request_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.ExplainRequest.SerializeToString,
                 response_deserializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.ExplainResponse.FromString,
                 _registered_method=True)
+        self.GetEventProof = channel.unary_unary(
+                '/diptych.operations.v1.OperationsService/GetEventProof',
+                request_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.GetEventProofRequest.SerializeToString,
+                response_deserializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.GetEventProofResponse.FromString,
+                _registered_method=True)
 
 
 class OperationsServiceServicer:
@@ -391,6 +396,16 @@ class OperationsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetEventProof(self, request, context):
+        """Returns what proves to somebody outside that an event is on record, with the event as it is stored, personal
+        fields included. Fails with `NOT_FOUND` (`EVENT_NOT_FOUND`, `CHECKPOINT_NOT_FOUND`), and with
+        `FAILED_PRECONDITION`: `EVENT_NOT_SEALED` until a checkpoint covers the event, within a minute of its record,
+        `CHECKPOINT_TOO_EARLY` if the checkpoint that is named comes before it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OperationsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -523,6 +538,11 @@ def add_OperationsServiceServicer_to_server(servicer, server):
                     servicer.Explain,
                     request_deserializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.ExplainRequest.FromString,
                     response_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.ExplainResponse.SerializeToString,
+            ),
+            'GetEventProof': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetEventProof,
+                    request_deserializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.GetEventProofRequest.FromString,
+                    response_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.GetEventProofResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1230,6 +1250,33 @@ class OperationsService:
             '/diptych.operations.v1.OperationsService/Explain',
             diptych_dot_operations_dot_v1_dot_operations__service__pb2.ExplainRequest.SerializeToString,
             diptych_dot_operations_dot_v1_dot_operations__service__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetEventProof(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.operations.v1.OperationsService/GetEventProof',
+            diptych_dot_operations_dot_v1_dot_operations__service__pb2.GetEventProofRequest.SerializeToString,
+            diptych_dot_operations_dot_v1_dot_operations__service__pb2.GetEventProofResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -150,6 +150,12 @@ class OperationsServiceStub:
     """Explains in words what happened to an aggregate, an event or a request, followed through sagas. Fails with
     `NOT_FOUND` (`SUBJECT_NOT_FOUND`) if nothing of this id is on record.
     """
+    GetEventProof: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.GetEventProofRequest, _operations_service_pb2.GetEventProofResponse]
+    """Returns what proves to somebody outside that an event is on record, with the event as it is stored, personal
+    fields included. Fails with `NOT_FOUND` (`EVENT_NOT_FOUND`, `CHECKPOINT_NOT_FOUND`), and with
+    `FAILED_PRECONDITION`: `EVENT_NOT_SEALED` until a checkpoint covers the event, within a minute of its record,
+    `CHECKPOINT_TOO_EARLY` if the checkpoint that is named comes before it.
+    """
 
 @_typing.type_check_only
 class OperationsServiceAsyncStub(OperationsServiceStub):
@@ -266,6 +272,12 @@ class OperationsServiceAsyncStub(OperationsServiceStub):
     Explain: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ExplainRequest, _operations_service_pb2.ExplainResponse]  # type: ignore[assignment]
     """Explains in words what happened to an aggregate, an event or a request, followed through sagas. Fails with
     `NOT_FOUND` (`SUBJECT_NOT_FOUND`) if nothing of this id is on record.
+    """
+    GetEventProof: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.GetEventProofRequest, _operations_service_pb2.GetEventProofResponse]  # type: ignore[assignment]
+    """Returns what proves to somebody outside that an event is on record, with the event as it is stored, personal
+    fields included. Fails with `NOT_FOUND` (`EVENT_NOT_FOUND`, `CHECKPOINT_NOT_FOUND`), and with
+    `FAILED_PRECONDITION`: `EVENT_NOT_SEALED` until a checkpoint covers the event, within a minute of its record,
+    `CHECKPOINT_TOO_EARLY` if the checkpoint that is named comes before it.
     """
 
 class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -535,6 +547,18 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_operations_service_pb2.ExplainResponse, _abc.Awaitable[_operations_service_pb2.ExplainResponse]]:
         """Explains in words what happened to an aggregate, an event or a request, followed through sagas. Fails with
         `NOT_FOUND` (`SUBJECT_NOT_FOUND`) if nothing of this id is on record.
+        """
+
+    @_abc_1.abstractmethod
+    def GetEventProof(
+        self,
+        request: _operations_service_pb2.GetEventProofRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_service_pb2.GetEventProofResponse, _abc.Awaitable[_operations_service_pb2.GetEventProofResponse]]:
+        """Returns what proves to somebody outside that an event is on record, with the event as it is stored, personal
+        fields included. Fails with `NOT_FOUND` (`EVENT_NOT_FOUND`, `CHECKPOINT_NOT_FOUND`), and with
+        `FAILED_PRECONDITION`: `EVENT_NOT_SEALED` until a checkpoint covers the event, within a minute of its record,
+        `CHECKPOINT_TOO_EARLY` if the checkpoint that is named comes before it.
         """
 
 def add_OperationsServiceServicer_to_server(servicer: OperationsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
