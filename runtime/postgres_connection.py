@@ -14,8 +14,11 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from runtime.process.start_error import InvalidSetting
+from runtime.tls.store_context import StoreContext
 
 NAME = "DIPTYCH_DATABASE_URL"
+SYSTEM_ROOTS = "system"
+"""The value of `sslrootcert` for the authorities of the machine."""
 CONNECT_TIMEOUT = 5.0
 """Seconds until an attempt to connect fails."""
 FIND_DROPPED = """
@@ -59,21 +62,29 @@ def parse_url(database_url: str) -> tuple[URL, dict[str, Any]]:
     return url.difference_update_query(names), arguments
 
 
-def _choose_ssl(options: Mapping[str, str]) -> str | ssl.SSLContext | None:
+def _choose_ssl(options: Mapping[str, str]) -> str | StoreContext | None:
     """Return asyncpg's argument for libpq's options; None for its default, which takes TLS where it can."""
     mode, root = options.get("sslmode"), options.get("sslrootcert")
+    files = [options[name] for name in ("sslrootcert", "sslcert", "sslkey") if name in options]
+    if root == SYSTEM_ROOTS:
+        root = None
+        files.remove(SYSTEM_ROOTS)
     verifies = mode in ("verify-ca", "verify-full") or (mode == "require" and root)
     if mode == "disable" or not (verifies or root or "sslcert" in options):
         return mode
-    try:
+
+    def create() -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=root)
         context.check_hostname = mode == "verify-full"
         context.verify_mode = ssl.CERT_REQUIRED if verifies else ssl.CERT_NONE
         if "sslcert" in options:
             context.load_cert_chain(options["sslcert"], options.get("sslkey"))
+        return context
+
+    try:
+        return StoreContext(NAME, files, create)
     except OSError as error:
         raise InvalidSetting(f"{NAME}: cannot use sslrootcert, sslcert or sslkey: {error}") from error
-    return context
 
 
 async def connect(*, server_settings: Mapping[str, str], **arguments: Any) -> "asyncpg.Connection[Any]":
@@ -87,6 +98,8 @@ async def connect(*, server_settings: Mapping[str, str], **arguments: Any) -> "a
         DatabaseRefused: PostgreSQL does not take such connections, or a pooler drops the parameters.
     """
     names = ", ".join(server_settings)
+    if isinstance(context := arguments.get("ssl"), StoreContext):
+        arguments["ssl"] = context.get()
     try:
         connection: asyncpg.Connection[Any] = await asyncpg.connect(
             server_settings=dict(server_settings), **arguments

@@ -24,6 +24,7 @@ from nats.js import JetStreamContext
 from contracts.envelope import DEFAULT_MAX_PAYLOAD
 from runtime.grpc.health import NotReady
 from runtime.jetstream.nats_client import NatsClient, Receive
+from runtime.jetstream.nats_url import parse_nats_url
 from runtime.process import logs
 from runtime.process.start_error import InvalidSetting
 from runtime.telemetry.metrics import CONNECTIONS_LOST
@@ -42,7 +43,8 @@ class Connection:
     """A NATS client and its JetStream context; created by `connect`."""
 
     def __init__(self, url: str, name: str) -> None:
-        self._client = NatsClient()
+        self._url = parse_nats_url(url)
+        self._client = NatsClient(self._url.tls)
         self.client: Client = self._client
         self.js: JetStreamContext = self.client.jetstream()
         self.sessions = 0
@@ -51,7 +53,6 @@ class Connection:
         """Number of those that the client did not make by itself, each without the subscriptions before."""
         self.max_payload = DEFAULT_MAX_PAYLOAD
         """Bytes of a message with its headers that the server accepts, as last known."""
-        self._url = url
         self._name = name
         self._first_connected = asyncio.Event()
         self._client_closed = asyncio.Event()
@@ -128,7 +129,7 @@ class Connection:
         while not self._closing:
             self._client_closed.clear()
             await self.client.connect(
-                self._url.split(","),
+                self._url.servers,
                 name=self._name,
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=0.25,  # type: ignore[arg-type]  # seconds; sleep takes a float
@@ -185,11 +186,11 @@ async def connect(url: str, name: str) -> Connection:
     """Start connecting to NATS and return at once, even if the server is unreachable.
 
     Args:
-        url: `nats://[user:password@]host:port`; several servers separated by commas.
+        url: the setting `nats_url`.
         name: the connection's name in the server's monitoring.
 
     Raises:
-        InvalidSetting: the URL is malformed.
+        InvalidSetting: the URL is malformed, or a certificate cannot be read.
     """
     connection = Connection(url, name)
     await asyncio.sleep(0)  # lets the client parse the URL

@@ -33,6 +33,7 @@ from runtime.process.terminal import escape, is_unicode
 from runtime.process.watchdog import Watchdog
 from runtime.telemetry import setup
 from runtime.telemetry.setup import SINGLE, WorkerRole
+from runtime.tls.plaintext_stores import warn_of_plaintext
 
 EXIT_FAILURE = 70  # EX_SOFTWARE of sysexits.h
 
@@ -175,6 +176,8 @@ def run_process(main: Main, name: str, settings: Settings, *, role: WorkerRole =
     """
     logs.configure(settings.log_level, settings.log_format, service=name)
     output.take_over()
+    if role.parent is None:  # workers would say the same
+        warn_of_plaintext(settings)
     try:
         setup.configure(name, settings, role)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -26,6 +26,8 @@ DATABASE_OPTIONS: Mapping[str, re.Pattern[str]] = {
     "application_name": _FILE,
 }
 """The options of a database URL, with libpq's names."""
+NATS_OPTIONS: Mapping[str, re.Pattern[str]] = {"ca": _FILE, "cert": _FILE, "key": _FILE}
+"""The options of a NATS URL, with the names of the `nats` command line."""
 REDIS_OPTIONS: Mapping[str, re.Pattern[str]] = {
     "db": _NUMBER,
     "ssl_cert_reqs": re.compile("none|optional|required"),
@@ -115,6 +117,8 @@ def _check_database_url(text: str) -> str:
 def _check_nats_url(text: str) -> str:
     for part in check_text(text).split(","):
         parts = _split_url(part.strip(), ("nats", "tls", "ws", "wss"))
+        if _check_options(parts, NATS_OPTIONS) and parts.scheme not in ("tls", "wss"):
+            raise ValueError("has options of TLS, and its scheme is neither tls nor wss")
         if not parts.hostname:
             raise ValueError("names no host")
     return text

@@ -36,7 +36,8 @@ class Settings(BaseSettings):
     """PostgreSQL, as `postgresql://user[:password]@host:port/database`, with the options of DATABASE_OPTIONS,
     for instance `?sslmode=verify-full`."""
     nats_url: NatsUrl = "nats://127.0.0.1:4223"
-    """NATS, as `nats://[user:password@]host:port`; several servers separated by commas."""
+    """NATS, as `nats://[user:password@]host:port`; several servers separated by commas. With the scheme `tls`
+    also the options of NATS_OPTIONS, for instance `?ca=/etc/diptych/ca.pem`."""
     redis_url: RedisUrl = "redis://127.0.0.1:6380/0"
     """Redis, as `redis://[user:password@]host:port/database`."""
 

@@ -1,12 +1,18 @@
 """The address and credentials of Redis, from a URL like `rediss://user:password@host:6379/0`."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+import ssl
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from redis.asyncio.connection import Connection, SSLConnection, parse_url
 
 from runtime.process.start_error import InvalidSetting
+from runtime.tls.store_context import StoreContext
+
+FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+"""The options that name files."""
 
 
 @contextmanager
@@ -41,7 +47,15 @@ class RedisAddress:
         if not issubclass(connection_class, Connection):
             raise ValueError("not a redis:// or rediss:// URL")
         self._redis = connection_class(**options)
-        self._tls = self._redis.ssl_context.get() if isinstance(self._redis, SSLConnection) else None
+        self._tls = self._create_context(options) if isinstance(self._redis, SSLConnection) else None
+
+    @staticmethod
+    def _create_context(options: Mapping[str, Any]) -> StoreContext:
+        def create() -> ssl.SSLContext:
+            return SSLConnection(**options).ssl_context.get()
+
+        paths = [options[name] for name in FILES if name in options]
+        return StoreContext("DIPTYCH_REDIS_URL", paths, create)
 
     def __str__(self) -> str:
         return f"{self._redis.host}:{self._redis.port}"
@@ -57,6 +71,9 @@ class RedisAddress:
             commands.append(("SELECT", int(redis.db)))
         return commands
 
+    def _get_context(self) -> ssl.SSLContext | None:
+        return self._tls.get() if self._tls else None
+
     async def connect(self, protocol: Callable[[], asyncio.Protocol]) -> None:
         """Open a connection.
 
@@ -64,8 +81,8 @@ class RedisAddress:
             OSError: the connection is refused, or the certificate is not trusted.
         """
         loop = asyncio.get_running_loop()
-        await loop.create_connection(protocol, self._redis.host, self._redis.port, ssl=self._tls)
+        await loop.create_connection(protocol, self._redis.host, self._redis.port, ssl=self._get_context())
 
     async def open_streams(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Open a connection as a pair of streams; raises like `connect`."""
-        return await asyncio.open_connection(self._redis.host, self._redis.port, ssl=self._tls)
+        return await asyncio.open_connection(self._redis.host, self._redis.port, ssl=self._get_context())

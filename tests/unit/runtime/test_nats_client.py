@@ -29,9 +29,9 @@ def parameters(method: Callable[..., Any]) -> list[tuple[str, Any, Any]]:
     return [(p.name, p.kind, p.default) for p in inspect.signature(method).parameters.values()]
 
 
-def test_exactly_four_methods_are_overridden() -> None:
+def test_exactly_five_methods_are_overridden() -> None:
     assert sorted(OVERRIDDEN) == [
-        *("_init_request_sub", "_parse_header_lines", "_process_msg", "_send_publish")
+        *("_init_request_sub", "_parse_header_lines", "_process_info", "_process_msg", "_send_publish")
     ]
 
 
@@ -54,6 +54,8 @@ def test_a_called_method_takes_the_arguments_of_our_calls(name: str) -> None:
 def test_the_attributes_in_use_exist() -> None:
     assert Client()._flush_queue is None
     assert Client()._resp_sub_prefix is None
+    assert Client()._current_server is None
+    assert isinstance(Client.ssl_context, property)
     assert (Client()._pending, Client()._pending_data_size, Client()._transport) == ([], 0, None)
     assert isinstance(Subscription(Client(), 7)._id, int)
 
