@@ -14,9 +14,12 @@ from query_server.service import QueryContext, query_service
 from query_server.staleness import StalenessSampler
 from query_server.traced_redis import TracedRedisClient
 from runtime.grpc import request_tokens, server
+from runtime.grpc.access import recorded_ids_of
 from runtime.grpc.call_limit import CallLimit
 from runtime.grpc.metrics import WATCHES_OPEN
+from runtime.grpc.recorded_reads import RecordRead
 from runtime.grpc.request_tokens import RequestTokens
+from runtime.grpc.routes import Service
 from runtime.grpc.waits import Waits
 from runtime.process import workers
 from runtime.process.contexts import load_parts
@@ -77,8 +80,21 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
             address=lifecycle.settings.query_address,
             probe=partial(is_ready, redis, indexes.values()),
             probe_address=lifecycle.settings.query_probe_address,
+            record_read=open_record(services, lifecycle.settings.database_url, stack),
         )
         await edge.serve(lifecycle)
+
+
+def open_record(services: Iterable[Service], database_url: str, stack: AsyncExitStack) -> RecordRead | None:
+    """Return what records reads; None if no method wants it, so that the process needs no PostgreSQL."""
+    methods = [method for service in services for method in service.descriptor.methods]
+    if all(recorded_ids_of(method) is None for method in methods):
+        return None
+    from runtime.grpc.read_table import ReadTable, create_read_engine  # 40 MB of memory
+
+    table = ReadTable(create_read_engine(database_url))
+    stack.push_async_callback(table.close)
+    return table.record
 
 
 async def is_ready(redis: RedisClient, indexes: Iterable[IndexFollower]) -> bool:

@@ -49,6 +49,7 @@ def list_kinds(settings: Settings, database: Database) -> list[Kind]:
             settings.keep_refused_calls,
             partial(months.maintain, database, "refused_calls"),
         ),
+        Kind("reads", "rows", settings.keep_reads, partial(months.maintain, database, "reads")),
         Kind("operator_acts", "acts", settings.keep_audit, partial(operator_acts.remove, database)),
         Kind("stream", "messages", settings.keep_stream, partial(stream.remove, settings, database)),
         Kind("sagas", "sagas' steps", settings.keep_sagas, partial(sagas.archive, database)),

@@ -98,6 +98,7 @@ _AUDIT = (
     *("causation_id", "traceparent", "duration_us::bigint", "request_digest"),
 )
 _REFUSED_CALLS = ("recorded_at", "method", "reason", "caller", "details::text", "peer", "calls")
+_READS = ("recorded_at", "caller", "on_behalf_of", "method", "array_to_json(ids)::text", "trace_id")
 _ACTS = (*("recorded_at", "subject", "on_behalf_of", "act", "target", "request::text", "reason", "trace_id"),)
 
 
@@ -127,6 +128,7 @@ EVENTS = _Events(
     since="position > $1",
     until="position <= $2",
 )
+READS = Record("reads", "reads", _READS, newest=_OF_SEQUENCE.format("reads_number"))
 ACTS = Record(
     "operator_acts",
     "operator_acts",
@@ -145,6 +147,7 @@ RECORDS = (
     EVENTS,
     *_list_numbered("audit", _AUDIT),
     *_list_numbered("refused_calls", _REFUSED_CALLS),
+    READS,
     ACTS,
     OUTCOMES,
 )

@@ -1,4 +1,4 @@
-"""Access rules: the scope that each method requires, from an option of the method in its proto."""
+"""Access rules, from options of the methods in their protos: the scope, and whether calls are recorded."""
 
 from diptych.access.v1 import access_pb2
 from google.protobuf.descriptor import MethodDescriptor
@@ -16,3 +16,11 @@ def scope_of(method: MethodDescriptor) -> str:
     if not scope:
         raise StartError(f"{method.full_name} has no option diptych.access.v1.rule with a scope")
     return scope
+
+
+def recorded_ids_of(method: MethodDescriptor) -> tuple[str, ...] | None:
+    """Return the fields with the ids of the objects that a method looks at; None if that is not recorded."""
+    options = method.GetOptions()
+    if not options.HasExtension(access_pb2.recorded_read):
+        return None
+    return tuple(options.Extensions[access_pb2.recorded_read].ids)

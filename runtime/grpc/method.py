@@ -62,6 +62,8 @@ class Method:
     """The scope that callers need."""
     streams: bool
     """Whether the response is a stream of messages."""
+    recorded_ids: tuple[str, ...] | None = None
+    """The fields of the request with the ids that are recorded with a call; None if calls are not."""
 
     @classmethod
     def of(cls, method: MethodDescriptor) -> "Method":
@@ -75,6 +77,7 @@ class Method:
             request=GetMessageClass(method.input_type),
             scope=access.scope_of(method),
             streams=method.server_streaming,
+            recorded_ids=access.recorded_ids_of(method),
         )
 
 

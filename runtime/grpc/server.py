@@ -11,6 +11,7 @@ from runtime.grpc.health import Health, NotReady, Probe
 from runtime.grpc.jwks import KeySet
 from runtime.grpc.listener import Listener, create_listener
 from runtime.grpc.method import Interceptor
+from runtime.grpc.recorded_reads import RecordedReads, RecordRead
 from runtime.grpc.refused_calls import RecordRefusedCall, RefusedCalls, log_refused_call
 from runtime.grpc.routes import Routes, Service
 from runtime.grpc.stream_lifetimes import StreamLifetimes
@@ -33,7 +34,11 @@ _KEYS_TIMEOUT = 1.0
 
 
 def build_interceptors(
-    settings: Settings, refused_calls: RefusedCalls, keys: KeySet, certificates: CertificateCallers | None
+    settings: Settings,
+    refused_calls: RefusedCalls,
+    keys: KeySet,
+    certificates: CertificateCallers | None,
+    reads: RecordedReads,
 ) -> list[Interceptor]:
     """Return the interceptors of all services, the outermost first.
 
@@ -54,6 +59,7 @@ def build_interceptors(
         *turns,  # lets callers take turns; grpc.aio hands calls over one by one, so there it would not help
         CallPlaces(settings.max_calls_per_caller).intercept,  # limits the calls of each caller
         validation.validate,  # decodes the request and checks it against its proto
+        reads.intercept,  # records who looks at what, where the proto says so
     ]
 
 
@@ -71,6 +77,7 @@ def build(
     probe_address: str = "",
     max_pending: int = MAX_PENDING,
     record_refused_call: RecordRefusedCall = log_refused_call,
+    record_read: RecordRead | None = None,
 ) -> "Server":
     """Return a server that does not listen yet. Must be called within the event loop.
 
@@ -83,10 +90,11 @@ def build(
             empty for none. It is never served by TLS.
         max_pending: number of calls waiting to be handed over from which gRPC sheds some new calls.
         record_refused_call: records unauthenticated, denied and invalid calls.
+        record_read: records calls of methods whose proto says so.
 
     Raises:
-        StartError: a method has no access rule or no handler, the files of keys or certificates cannot be
-            read, or calls would be served to other machines without TLS.
+        StartError: a method has no access rule or no handler, its calls cannot be recorded, the files of
+            keys or certificates cannot be read, or calls would be served to other machines without TLS.
     """
     refused_calls = RefusedCalls(record_refused_call)
     interceptors: list[Interceptor] = []
@@ -96,7 +104,9 @@ def build(
             check_plaintext(address, settings.insecure)
         keys = open_keys(settings)
         certificates = open_table(settings)
-        interceptors = build_interceptors(settings, refused_calls, keys, certificates)
+        interceptors = build_interceptors(
+            settings, refused_calls, keys, certificates, RecordedReads(record_read)
+        )
         probe = _require_keys(keys, probe)
     names = [service.descriptor.full_name for service in services]
     routes = Routes(services, interceptors, refused_calls.add_unknown)

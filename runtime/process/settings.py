@@ -163,6 +163,8 @@ class Settings(BaseSettings):
     """How long the audit of commands is kept; whole months are dropped. Operators' acts are kept as long."""
     keep_refused_calls: Retention = timedelta(days=400)
     """How long the record of refused calls is kept; whole months are dropped."""
+    keep_reads: Retention = None
+    """How long the record of reads is kept; whole months are dropped."""
     keep_sagas: Retention = timedelta(days=400)
     """How long the steps of a saga are kept after its end. Its own row stays."""
     keep_stream: Retention = None

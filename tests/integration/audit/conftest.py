@@ -13,6 +13,8 @@ from operations.audit.verification import verify
 from operations_server.acts import BEGIN, END
 from operations_server.audit.sealer import Sealer, create_sealer_engine
 from operations_server.stores import create_database
+from runtime.grpc.read_table import ReadTable, create_read_engine
+from runtime.grpc.recorded_reads import Read
 from runtime.grpc.refused_call_table import INSERT as INSERT_REFUSED_CALL
 from tests.support.builders.requests import group_commit, request
 from tests.support.harness.keys import RING, get_ring
@@ -28,6 +30,7 @@ class Ledger:
         self.database_url = database_url
         self.sealer = Sealer(create_sealer_engine(database_url), get_ring)
         self._operations = create_database(database_url)
+        self._reads = ReadTable(create_read_engine(database_url))
 
     async def execute(self, *commands: Any) -> None:
         store = PostgresEventStore(self.database_url)
@@ -42,6 +45,8 @@ class Ledger:
         """Record some rows of every kind."""
         deposits = [Deposit(account, amount) for account in "abc" for amount in (1, 2, 3)]
         await self.execute(*deposits, Transfer("a", "b", 4), Transfer("c", "a", 1_000))
+        for number in range(3):
+            await self._reads.record(Read("alice", "pat", "/a.B/Get", [f"c-{number}"], None))
         async with self._operations.begin() as connection:
             for method in ("First", "Second", "Third"):
                 call = {"method": method, "reason": "SCOPE_MISSING", "caller": "eve", "peer": "p", "calls": 1}
@@ -75,6 +80,7 @@ class Ledger:
     async def close(self) -> None:
         await self.sealer.close()
         await self._operations.dispose()
+        await self._reads.close()
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from tests.support.harness.waiting import until
 from tests.support.ledger.rules.messages import Deposit
 
 AUDIT_COLUMNS = "recorded_at, caller, request_id, type, outcome, stream, duration_us, request_digest, number"
+READ_COLUMNS = "recorded_at, caller, on_behalf_of, method, ids, trace_id, number"
 CALL_COLUMNS = "recorded_at, method, reason, caller, details, peer, calls, number"
 EVENT_COLUMNS = "stream, version, type, data, metadata, recorded_at, digest"
 A, B, C = (f"ledger.account.{each}" for each in "abc")
@@ -39,6 +40,11 @@ TAMPERINGS = {
     "UPDATE refused_calls SET number = 3 - number WHERE number IN (1, 2)": (
         "refused_calls: row 2: it was changed"
     ),
+    "UPDATE reads SET caller = 'bob' WHERE number = 1": "reads: row 1: it was changed",
+    "DELETE FROM reads WHERE number = 2": "reads: row 2: it was deleted",
+    f"INSERT INTO reads ({READ_COLUMNS}) SELECT {READ_COLUMNS} FROM reads WHERE number = 3": (
+        "reads: row 3: it was inserted"
+    ),
     "UPDATE operator_acts SET reason = 'x' WHERE number = 1": "operator_acts: row 1: it was changed",
     "DELETE FROM operator_acts WHERE number = 6": "operator_acts: row 6: it was deleted",
     "UPDATE operator_acts SET outcome = 'NOT' WHERE number = 2": "operator_acts: row 2: its outcome is not",
@@ -63,6 +69,7 @@ async def test_untouched_records_are_clean(sealed: Ledger) -> None:
         "events": 22,
         "audit": 22,
         "refused_calls": 6,
+        "reads": 6,
         "operator_acts": 6,
         "operator_act_outcomes": 6,
     }

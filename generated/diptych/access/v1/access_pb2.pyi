@@ -3,9 +3,11 @@
 isort:skip_file
 Access rules, declared as options of the methods they protect."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pb2 as _descriptor_pb2
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import extension_dict as _extension_dict
 import builtins as _builtins
 import sys
@@ -40,6 +42,35 @@ class Rule(_message.Message):
 
 Global___Rule: _TypeAlias = Rule  # noqa: Y015
 
+@_typing.final
+class RecordedRead(_message.Message):
+    """The record of calls that look at somebody's objects."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The fields of the request with the ids of the objects, for instance `account_id`; none if it looks at all of them."""
+
+    def __init__(
+        self,
+        *,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordedRead: _TypeAlias = RecordedRead  # noqa: Y015
+
 RULE_FIELD_NUMBER: _builtins.int
+RECORDED_READ_FIELD_NUMBER: _builtins.int
 rule: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___Rule]
 """The rule of this method. A server refuses to start with a method that has none."""
+recorded_read: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___RecordedRead]
+"""Records each call of this method: who looked at which objects, before the answer is sent. A call that cannot be
+recorded fails with `UNAVAILABLE` (`READ_NOT_RECORDED`).
+"""

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class QueryServiceStub:
-    """Reads the views of banking. `at_least_as_fresh` works as in `diptych.ordering.v1.QueryService`.
+    """Reads the views of banking. Each call that looks at an account, a hold or a transfer is on record. `at_least_as_fresh` works as in `diptych.ordering.v1.QueryService`.
     """
 
     def __init__(self, channel):
@@ -68,7 +68,7 @@ class QueryServiceStub:
 
 
 class QueryServiceServicer:
-    """Reads the views of banking. `at_least_as_fresh` works as in `diptych.ordering.v1.QueryService`.
+    """Reads the views of banking. Each call that looks at an account, a hold or a transfer is on record. `at_least_as_fresh` works as in `diptych.ordering.v1.QueryService`.
     """
 
     def GetAccount(self, request, context):
@@ -159,7 +159,7 @@ def add_QueryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class QueryService:
-    """Reads the views of banking. `at_least_as_fresh` works as in `diptych.ordering.v1.QueryService`.
+    """Reads the views of banking. Each call that looks at an account, a hold or a transfer is on record. `at_least_as_fresh` works as in `diptych.ordering.v1.QueryService`.
     """
 
     @staticmethod

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class QueryServiceStub:
-    """Reads the views of banking. `at_least_as_fresh` works as in `diptych.ordering.v1.QueryService`."""
+    """Reads the views of banking. Each call that looks at an account, a hold or a transfer is on record. `at_least_as_fresh` works as in `diptych.ordering.v1.QueryService`."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -56,7 +56,7 @@ class QueryServiceStub:
 
 @_typing.type_check_only
 class QueryServiceAsyncStub(QueryServiceStub):
-    """Reads the views of banking. `at_least_as_fresh` works as in `diptych.ordering.v1.QueryService`."""
+    """Reads the views of banking. Each call that looks at an account, a hold or a transfer is on record. `at_least_as_fresh` works as in `diptych.ordering.v1.QueryService`."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetAccount: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetAccountRequest, _query_service_pb2.GetAccountResponse]  # type: ignore[assignment]
@@ -81,7 +81,7 @@ class QueryServiceAsyncStub(QueryServiceStub):
     """Returns the sums of one day over all accounts."""
 
 class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Reads the views of banking. `at_least_as_fresh` works as in `diptych.ordering.v1.QueryService`."""
+    """Reads the views of banking. Each call that looks at an account, a hold or a transfer is on record. `at_least_as_fresh` works as in `diptych.ordering.v1.QueryService`."""
 
     @_abc_1.abstractmethod
     def GetAccount(
