@@ -63,8 +63,10 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     client = StepClient(lifecycle.settings, callers.check)
     if client.tls is not None:
         lifecycle.spawn(client.tls.run(), "changes of files")
+    await client.tokens.prepare()
     await check_token(client)
-    lifecycle.spawn(TokenExpiry(lifecycle.settings.process_manager_token).run(), "token expiry")
+    lifecycle.spawn(client.tokens.run(), "token")
+    lifecycle.spawn(TokenExpiry(client.tokens).run(), "token expiry")
     async with await jetstream.connect(lifecycle.settings.nats_url, "process_manager") as nats:
         engine = Engine(store, sagas, read_stream_from(nats))
         leases = Leases(store, name_group(manifests, "sagas"))

@@ -7,7 +7,6 @@ another process, so a call here is one attempt.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -16,13 +15,13 @@ from google.rpc import error_details_pb2, status_pb2
 
 from contracts.manifest import context_of
 from process_manager.dispatch.caller_record import WrongCaller
+from process_manager.dispatch.client_credentials import ClientCredentials
+from process_manager.dispatch.token_source import TokenFile, TokenSource
 from process_manager.postgres.due_work import DueStep
 from runtime.codec import message_class
 from runtime.grpc.metadata import CAUSATION_ID, CORRELATION_ID, ID_PATTERNS
-from runtime.process.regular_file import read_regular_file
 from runtime.process.setting_types import split_targets
 from runtime.process.settings import Settings
-from runtime.process.start_error import InvalidSetting
 from runtime.telemetry import trace_context
 from runtime.tls.client_tls import check_targets, open_channel, open_client_tls
 
@@ -91,7 +90,7 @@ class StepClient:
     Services share no connection, because one that hangs may fill the connection's flow-control window.
 
     Args:
-        settings: the addresses of the servers, and the files of this process's token and certificates.
+        settings: the addresses of the servers, the source of this process's token, and its certificates.
         check_token: raises WrongCaller for a token that must not be used.
 
     Raises:
@@ -108,9 +107,11 @@ class StepClient:
         check_targets(sorted(addresses), self.tls, settings.insecure)
         if self.tls is not None:
             self.tls.on_change.append(self._replace_channels)
-        self._token_file = Path(settings.process_manager_token)
-        if self._token_file.exists() and not self._token_file.is_file():
-            raise InvalidSetting(f"DIPTYCH_PROCESS_MANAGER_TOKEN={self._token_file}: is not a regular file")
+        self.tokens: TokenSource = (
+            ClientCredentials(settings)
+            if settings.token_endpoint
+            else TokenFile(settings.process_manager_token)
+        )
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -153,7 +154,7 @@ class StepClient:
         except WrongCaller as error:
             raise OutcomeUnknown(str(error), denied=True) from error
         except (OSError, ValueError) as error:
-            raise OutcomeUnknown(f"DIPTYCH_PROCESS_MANAGER_TOKEN: cannot read the file: {error}") from error
+            raise OutcomeUnknown(f"{self.tokens.setting}: {error}") from error
 
     async def close(self) -> None:
         await asyncio.gather(*self._closing, *(channel.close() for channel in self._channels.values()))
@@ -200,11 +201,11 @@ class StepClient:
         Raises:
             WrongCaller: it must not be used.
             OutcomeUnknown: the file holds no token.
-            OSError, ValueError: the file cannot be read.
+            OSError, ValueError: there is none.
         """
-        token = read_regular_file(self._token_file).decode().strip()
+        token = self.tokens.read()
         if not (token.isascii() and token.isprintable()):
-            raise OutcomeUnknown("DIPTYCH_PROCESS_MANAGER_TOKEN: the file holds no token", denied=True)
+            raise OutcomeUnknown(f"{self.tokens.setting}: the file holds no token", denied=True)
         if self._check_token is not None:
             await self._check_token(token)
         return token

@@ -1,19 +1,19 @@
-"""Warns before the process manager's token expires: somebody has to renew its file, or sagas stop."""
+"""Warns before the process manager's token expires: it has to be renewed, or sagas stop."""
 
 import asyncio
 from datetime import UTC, datetime
-from pathlib import Path
 from time import time
 
 import jwt
 
+from process_manager.dispatch.token_source import TokenSource
 from runtime.process import logs
-from runtime.process.regular_file import UNUSABLE, read_regular_file
+from runtime.process.regular_file import UNUSABLE
 
 log = logs.get_logger(__name__)
 
 CHECK_INTERVAL = 10.0
-"""Seconds between two looks at the file."""
+"""Seconds between two looks at the token."""
 WARNED_PART = 0.1
 """The last part of a token's life, in which its renewal is overdue."""
 
@@ -21,26 +21,26 @@ WARNED_PART = 0.1
 class TokenExpiry:
     """Logs once that a token is about to expire, and once that it has.
 
-    A file that cannot be read, or holds no token, is the concern of the steps, which are not sent then.
+    A source without a token is the concern of the steps, which are not sent then.
 
     Args:
-        file: that holds the token.
+        source: of the token.
     """
 
-    def __init__(self, file: str) -> None:
-        self._file = Path(file)
+    def __init__(self, source: TokenSource) -> None:
+        self._source = source
         self._warned = ("", False)
         """The token of the last line, and whether that said that it has expired."""
 
     async def run(self) -> None:
-        """Check the file until cancelled."""
+        """Check the token until cancelled."""
         while True:
             self.check()
             await asyncio.sleep(CHECK_INTERVAL)
 
     def check(self) -> None:
         try:
-            token = read_regular_file(self._file).decode().strip()
+            token = self._source.read()
             claims = jwt.decode(token, options={"verify_signature": False})
             issued, expiry = float(claims["iat"]), float(claims["exp"])
             expires = datetime.fromtimestamp(expiry, UTC).isoformat()
@@ -50,10 +50,8 @@ class TokenExpiry:
         if left > (expiry - issued) * WARNED_PART or (token, left <= 0) == self._warned:
             return
         self._warned = token, left <= 0
-        fields = {"file": str(self._file), "expires": expires}
+        fields = {"source": self._source.name, "expires": expires, "error": self._source.problem}
         if left <= 0:
-            log.error("Token of the process manager has expired", error="the file was not renewed", **fields)
+            log.error("Token of the process manager has expired", **fields)
         else:
-            log.warning(
-                "Token of the process manager expires soon", error="the file was not renewed", **fields
-            )
+            log.warning("Token of the process manager expires soon", **fields)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from math import inf
 from pathlib import Path
 
-from runtime.grpc import jwks_fetch
+from runtime import http_fetch
 from runtime.grpc.rpc_error import RpcError
 from runtime.grpc.verification_keys import VerificationKey, parse_keys
 from runtime.process import logs
@@ -72,7 +72,7 @@ class KeySet:
         self._failures = logs.RepeatedErrors(log, "Reading of JWKS failed", jwks=source)
         if not self._is_url:
             self._load_file()
-        elif source.startswith("http://") and not (allow_http or jwks_fetch.is_loopback(source)):
+        elif source.startswith("http://") and not (allow_http or http_fetch.is_loopback(source)):
             text = "use https, or set DIPTYCH_JWKS_ALLOW_HTTP if nobody can alter what this network carries"
             raise InvalidSetting(f"DIPTYCH_JWKS: is a URL of another host without TLS: {text}")
 
@@ -156,7 +156,7 @@ class KeySet:
 
     async def _read(self) -> bytes:
         if self._is_url:
-            return await jwks_fetch.fetch(self._source)
+            return await http_fetch.fetch(self._source)
         return await asyncio.to_thread(read_regular_file, Path(self._source))
 
     def _apply(self, content: bytes) -> None:

@@ -140,6 +140,12 @@ def _check_key_source(text: str) -> str:
     return check_text(text)
 
 
+def _check_token_endpoint(text: str) -> str:
+    if text and not _split_url(text, ("http", "https")).hostname:
+        raise ValueError("names no host")
+    return text
+
+
 Text = Annotated[str, AfterValidator(check_text)]
 """A name or the path of a file."""
 OptionalText = Annotated[str, AfterValidator(_check_optional_text)]
@@ -151,6 +157,8 @@ NatsUrl = Annotated[str, AfterValidator(_check_nats_url)]
 RedisUrl = Annotated[str, AfterValidator(_check_redis_url)]
 KeySource = Annotated[str, AfterValidator(_check_key_source)]
 """A file or an http(s) URL."""
+TokenEndpoint = Annotated[str, AfterValidator(_check_token_endpoint)]
+"""An http(s) URL, or nothing."""
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]

@@ -20,6 +20,7 @@ from runtime.process.setting_types import (
     Seconds,
     Targets,
     Text,
+    TokenEndpoint,
 )
 
 
@@ -66,6 +67,18 @@ class Settings(BaseSettings):
     process_manager_token: Text = ".diptych/process-manager.token"  # noqa: S105 - the name of a file
     """File with the token that the process manager sends with its calls. The process manager reads the file
     before each call."""
+    token_endpoint: TokenEndpoint = ""
+    """The https URL at which the process manager gets its token by OAuth 2.0 client credentials; empty for
+    the token in the file."""
+    token_client_id: OptionalText = ""
+    """The process manager's client id at `token_endpoint`."""
+    token_client_secret: OptionalText = ""
+    """File with the process manager's client secret. It is read for each request."""
+    token_client_scope: OptionalText = ""
+    """The `scope` to ask `token_endpoint` for, for instance what `diptych sagas scopes` prints; empty for
+    none."""
+    token_client_audience: OptionalText = ""
+    """The `audience` to ask `token_endpoint` for; empty for none."""
 
     jwks: KeySource = ".diptych/jwks.json"
     """The public keys that verify callers' tokens: a JSON Web Key Set, as a file or an https URL."""

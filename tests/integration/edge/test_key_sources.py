@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from runtime.grpc import jwks, jwks_fetch
+from runtime import http_fetch
+from runtime.grpc import jwks
 from runtime.grpc.jwks import KeySet
 from runtime.process.start_error import InvalidSetting
 from tests.support.harness.callers import Issuer
@@ -200,21 +201,21 @@ def trickle(start: bytes) -> Callable[[socket.socket], None]:
 async def test_a_fetch_ends_in_time_whatever_part_is_slow_and_leaves_no_thread(
     start_peer: Any, monkeypatch: pytest.MonkeyPatch, start: bytes, scheme: str
 ) -> None:
-    monkeypatch.setattr(jwks_fetch, "TIMEOUT", 0.2)
+    monkeypatch.setattr(http_fetch, "TIMEOUT", 0.2)
     first = b"\x16\x03\x03\x40\x00" if scheme == "https" else start  # the start of a record of TLS
     port = start_peer(trickle(first))
     with pytest.raises(TimeoutError, match="no complete answer within"):
-        await jwks_fetch.fetch(f"{scheme}://127.0.0.1:{port}/")
-    await until(lambda: not any(thread.name == "JWKS" for thread in threading.enumerate()))
+        await http_fetch.fetch(f"{scheme}://127.0.0.1:{port}/")
+    await until(lambda: not any(thread.name == http_fetch.THREAD for thread in threading.enumerate()))
 
 
 async def test_a_name_that_is_not_resolved_in_time_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jwks_fetch, "TIMEOUT", 0.1)
+    monkeypatch.setattr(http_fetch, "TIMEOUT", 0.1)
     resolved = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: resolved.wait(10) and [])
     began = monotonic()
     with pytest.raises(TimeoutError):
-        await jwks_fetch.fetch("https://issuer.example/")
+        await http_fetch.fetch("https://issuer.example/")
     assert monotonic() - began < 5
     resolved.set()
 
@@ -232,7 +233,7 @@ async def test_redirects_are_not_followed(start_peer: Any, location: str) -> Non
         connection.sendall(b"HTTP/1.1 302 Found\r\nlocation: " + target + b"\r\ncontent-length: 0\r\n\r\n")
 
     with pytest.raises(OSError, match="302"):
-        await jwks_fetch.fetch(f"http://127.0.0.1:{start_peer(serve)}/")
+        await http_fetch.fetch(f"http://127.0.0.1:{start_peer(serve)}/")
     assert len(requests) == 1
 
 
@@ -242,17 +243,17 @@ async def test_an_answer_has_a_maximum_size(start_peer: Any, monkeypatch: pytest
         connection.sendall(OK + b"content-length: 101\r\n\r\n" + b" " * 101)
 
     port = start_peer(serve)
-    assert len(await jwks_fetch.fetch(f"http://127.0.0.1:{port}/")) == 101
-    monkeypatch.setattr(jwks_fetch, "MAX_BYTES", 100)
+    assert len(await http_fetch.fetch(f"http://127.0.0.1:{port}/")) == 101
+    monkeypatch.setattr(http_fetch, "MAX_BYTES", 100)
     with pytest.raises(ValueError, match="more than 100 bytes"):
-        await jwks_fetch.fetch(f"http://127.0.0.1:{port}/")
+        await http_fetch.fetch(f"http://127.0.0.1:{port}/")
 
 
 async def test_a_fetch_that_is_cancelled_leaves_no_thread(start_peer: Any) -> None:
-    fetching = asyncio.create_task(jwks_fetch.fetch(f"http://127.0.0.1:{start_peer(trickle(OK))}/"))
-    await until(lambda: any(thread.name == "JWKS" for thread in threading.enumerate()))
+    fetching = asyncio.create_task(http_fetch.fetch(f"http://127.0.0.1:{start_peer(trickle(OK))}/"))
+    await until(lambda: any(thread.name == http_fetch.THREAD for thread in threading.enumerate()))
     fetching.cancel()
-    await until(lambda: not any(thread.name == "JWKS" for thread in threading.enumerate()))
+    await until(lambda: not any(thread.name == http_fetch.THREAD for thread in threading.enumerate()))
 
 
 async def test_keys_are_fetched_over_tls_from_a_host_that_is_trusted(
@@ -269,11 +270,11 @@ async def test_keys_are_fetched_over_tls_from_a_host_that_is_trusted(
 
     port = start_peer(serve)
     with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
-        await jwks_fetch.fetch(f"https://localhost:{port}/")
+        await http_fetch.fetch(f"https://localhost:{port}/")
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    assert await jwks_fetch.fetch(f"https://localhost:{port}/") == b"keys"
+    assert await http_fetch.fetch(f"https://localhost:{port}/") == b"keys"
     with pytest.raises(OSError, match=r"not valid for '127\.0\.0\.1'"):
-        await jwks_fetch.fetch(f"https://127.0.0.1:{port}/")
+        await http_fetch.fetch(f"https://127.0.0.1:{port}/")
 
 
 async def test_a_proxy_is_used_for_https_alone(start_peer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +290,7 @@ async def test_a_proxy_is_used_for_https_alone(start_peer: Any, monkeypatch: pyt
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(OSError, match="403"):
-        await jwks_fetch.fetch("https://issuer.example/keys")
+        await http_fetch.fetch("https://issuer.example/keys")
     with pytest.raises(OSError):
-        await jwks_fetch.fetch("http://127.0.0.1:1/keys")
+        await http_fetch.fetch("http://127.0.0.1:1/keys")
     assert [request.partition(b" HTTP")[0] for request in requests] == [b"CONNECT issuer.example:443"]

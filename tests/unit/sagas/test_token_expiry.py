@@ -15,6 +15,7 @@ import pytest
 from devstack import stack_kinds, tokens
 from process_manager.dispatch import token_expiry
 from process_manager.dispatch.token_expiry import TokenExpiry
+from process_manager.dispatch.token_source import TokenFile
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
 from tests.support.harness.waiting import until
@@ -30,7 +31,7 @@ class Manager:
         self.file = file
         self.lines: list[tuple[str, str]] = []
         self.now = 0.0
-        self._expiry = TokenExpiry(str(file))
+        self._expiry = TokenExpiry(TokenFile(str(file)))
         levels = {level: self._log(level) for level in ("warning", "error")}
         monkeypatch.setattr(token_expiry, "log", SimpleNamespace(**levels))
         monkeypatch.setattr(token_expiry, "time", lambda: self.now)

@@ -1,4 +1,4 @@
-"""Fetches a JSON Web Key Set from a URL, within a time for the whole of it.
+"""Fetches a document from a URL, for instance keys or a token, within a time for the whole of it.
 
 How it works. urllib bounds single operations of a socket, not the look-up of the name nor the whole. So each
 fetch has a daemon thread of its own, which is left behind at the end of its time; its connections are shut
@@ -9,12 +9,13 @@ import asyncio
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from http.client import HTTPConnection, HTTPSConnection
 from threading import Thread
 from typing import Any
 from urllib import request
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
 from runtime.process import loopback
@@ -22,6 +23,9 @@ from runtime.process import loopback
 TIMEOUT = 5.0
 """Seconds for a whole fetch: name, connection, TLS, headers and body."""
 MAX_BYTES = 1_000_000
+MAX_ERROR_BYTES = 10_000
+THREAD = "HTTP fetch"
+"""The name of the threads."""
 
 
 def is_loopback(url: str) -> bool:
@@ -29,15 +33,34 @@ def is_loopback(url: str) -> bool:
     return loopback.is_loopback(urlsplit(url).hostname or "")
 
 
-async def fetch(url: str) -> bytes:
+class StatusRefused(OSError):
+    """The host answered with a status that is no success, for instance a redirect.
+
+    Args:
+        message: the status.
+        body: the beginning of the answer's body.
+    """
+
+    def __init__(self, message: str, body: bytes) -> None:
+        super().__init__(message)
+        self.body = body
+
+
+async def fetch(url: str, form: bytes | None = None, headers: Mapping[str, str] | None = None) -> bytes:
     """Return the body of a response with the status 200.
 
+    Args:
+        url: with http or https.
+        form: the body of a POST, as `application/x-www-form-urlencoded`; None for a GET.
+        headers: further headers of the request.
+
     Raises:
-        OSError: the host did not answer, or with another status, for instance a redirect.
+        OSError: the host did not answer.
+        StatusRefused: it answered with another status.
         TimeoutError: the answer was not complete in time.
         ValueError: the body is too large.
     """
-    transfer = _Transfer(url)
+    transfer = _Transfer(request.Request(url, form, dict(headers or {})))  # noqa: S310 - for these two alone
     try:
         async with asyncio.timeout(TIMEOUT):
             return await transfer.run()
@@ -50,15 +73,15 @@ async def fetch(url: str) -> bytes:
 class _Transfer:
     """One fetch, in a thread."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, sent: request.Request) -> None:
+        self._sent = sent
         self._closed = False
         self._deadline = time.monotonic() + TIMEOUT
         self._sockets: list[socket.socket] = []
         self._outcome: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> bytes:
-        Thread(target=self._work, name="JWKS", daemon=True).start()
+        Thread(target=self._work, name=THREAD, daemon=True).start()
         return await self._outcome
 
     def close(self) -> None:
@@ -91,7 +114,7 @@ class _Transfer:
 
     def _read(self) -> bytes:
         opener = request.OpenerDirector()
-        proxies = request.getproxies() if self._url.startswith("https://") else {}
+        proxies = request.getproxies() if self._sent.type == "https" else {}
         for handler in (
             request.ProxyHandler(proxies),
             request.HTTPDefaultErrorHandler(),
@@ -100,8 +123,12 @@ class _Transfer:
             _HttpsHandler(self._connect),
         ):
             opener.add_handler(handler)
-        with opener.open(self._url, timeout=TIMEOUT) as response:
-            body: bytes = response.read(MAX_BYTES + 1)
+        try:
+            with opener.open(self._sent, timeout=TIMEOUT) as response:
+                body: bytes = response.read(MAX_BYTES + 1)
+        except HTTPError as error:
+            with error:
+                raise StatusRefused(str(error), error.read(MAX_ERROR_BYTES)) from error
         if len(body) > MAX_BYTES:
             raise ValueError(f"the answer has more than {MAX_BYTES} bytes")
         return body
