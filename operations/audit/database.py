@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 else:
     Driver = Any
 
-SESSION = {"role": READER_ROLE, "jit": "off", "work_mem": "64MB"}
+SESSION = {"jit": "off", "work_mem": "64MB"}
 
 
 @asynccontextmanager
-async def connect(database_url: str) -> AsyncIterator[Driver]:
+async def connect(database_url: str, role: str = READER_ROLE) -> AsyncIterator[Driver]:
     """Yield a connection of asyncpg."""
-    engine = create_engine(database_url, session=SESSION, pool_size=1, command_timeout=None)
+    engine = create_engine(database_url, session=SESSION | {"role": role}, pool_size=1, command_timeout=None)
     try:
         async with engine.connect() as connection:
             raw = await connection.get_raw_connection()

@@ -27,6 +27,13 @@ SELECT number, entry, root, key_id, signature, subtrees FROM audit_checkpoints
 WHERE number > $1 ORDER BY number LIMIT $2
 """
 READ_LAST_KEYS = "SELECT record, max(until) FROM audit_segments GROUP BY record"
+READ_REMOVALS = """
+SELECT record, max(until) AS until, max(before) AS before, max(removed_at) AS at
+FROM audit_removals GROUP BY record
+"""
+READ_REMOVED_ROWS = "SELECT record, key, leaf, recorded_at FROM audit_removed_rows"
+REDUCED = 2
+"""Segments after the removed ones of which rows may be removed; rows are nearly in order of time."""
 READ_MARKS = "SELECT keys, marks FROM audit_segments WHERE record = $1 AND until = $2"
 LABELS = {"events": "stream || '@' || version", "audit": "caller || ' ' || request_id"}
 """SQL expressions for the names of rows; the others are named by their keys."""
@@ -80,6 +87,10 @@ class SealVerification:
         self._sealed = Counter[str]()
         """The last sealed key by record."""
         self._readers: dict[str, RowReader] = {}
+        self._removed_until: dict[str, int] = {}
+        self._removed_rows: dict[str, list[Row]] = {}
+        self._reduced = Counter[str]()
+        """Segments after the removed ones that were compared, by record."""
 
     async def run(self) -> None:
         for number, kept in self._kept.items():
@@ -89,6 +100,7 @@ class SealVerification:
         self._readers = {
             each.name: RowReader(self._driver, each, last_keys.get(each.name, 0)) for each in RECORDS
         }
+        await self._read_removals()
         number = 0
         while page := await self._driver.fetch(READ_CHECKPOINTS, number, PAGE):
             for row in page:
@@ -99,6 +111,17 @@ class SealVerification:
                 text = f"it is missing: the database ends with checkpoint {self._tree.size}"
                 self._add(kept_number, text)
         self._report.checkpoints = self._tree.size
+
+    async def _read_removals(self) -> None:
+        """Read what housekeeping says that it has removed."""
+        for row in await self._driver.fetch(READ_REMOVALS):
+            self._removed_until[row["record"]] = row["until"]
+            self._report.notes.append(
+                f"{row['record']}: rows from before {row['before']:%Y-%m-%d %H:%M}Z are not verified:"
+                f" housekeeping says that it removed them at {row['at']:%Y-%m-%d %H:%M}Z"
+            )
+        for row in await self._driver.fetch(READ_REMOVED_ROWS):
+            self._removed_rows.setdefault(row["record"], []).append(Row(*row[1:]))
 
     async def _check(self, row: Mapping[str, Any]) -> None:
         number = self._tree.size + 1
@@ -164,10 +187,23 @@ class SealVerification:
             self._add(number, text)
         self._sealed[record.name] = segment.until
         rows = await self._readers[record.name].take(segment.until)
+        if record.name in self._removed_until:
+            if segment.until <= self._removed_until[record.name]:
+                return
+            rows = self._add_removed(record.name, segment, rows)
         self._report.sealed[record.name] += len(rows)
         self._observe(len(rows))
         if len(rows) != segment.rows or compute_root([row.leaf for row in rows]) != segment.root:
             await self._name_differences(number, record, segment, rows)
+
+    def _add_removed(self, record: str, segment: Segment, rows: list[Row]) -> list[Row]:
+        """Return the rows of a segment with those that housekeeping has removed of it."""
+        self._reduced[record] += 1
+        if self._reduced[record] > REDUCED:
+            return rows
+        removed = self._removed_rows.get(record, ())
+        rows += [row for row in removed if segment.after < row.key <= segment.until]
+        return sorted(rows, key=lambda row: (row.key, row.leaf))
 
     async def _name_differences(
         self, number: int, record: Record, segment: Segment, rows: Sequence[Row]

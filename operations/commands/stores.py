@@ -98,8 +98,13 @@ def _repair(views: Sequence[tuple[str, str]], reason: str | None, as_json: bool)
 @click.command()
 @click.option("--every", type=Duration(), help="Run on, with a round at this interval, for instance 1h.")
 @click.option("--dry-run", is_flag=True, help="Count what would be removed, and change nothing.")
+@click.option(
+    "--unexported",
+    is_flag=True,
+    help="Remove sealed records, too, that `diptych audit export` has not exported.",
+)
 @options.as_json
-def housekeeping(every: timedelta | None, dry_run: bool, as_json: bool) -> None:
+def housekeeping(every: timedelta | None, dry_run: bool, unexported: bool, as_json: bool) -> None:
     """Remove what its retention no longer keeps (the settings DIPTYCH_KEEP_*), and make partitions ahead.
 
     Exit code 1: something could not be done.
@@ -114,4 +119,4 @@ def housekeeping(every: timedelta | None, dry_run: bool, as_json: bool) -> None:
 
     if every == timedelta(0):
         raise click.BadParameter("an interval is at least 1s", param_hint="--every")
-    sys.exit(command.run(read_settings(), every, dry_run, report))
+    sys.exit(command.run(read_settings(), every, dry_run, report, unexported=unexported))

@@ -37,20 +37,27 @@ RETRY_INTERVAL = timedelta(minutes=1)
 Report = Callable[[Entry], None]
 
 
-def list_kinds(settings: Settings, database: Database) -> list[Kind]:
+def list_kinds(settings: Settings, database: Database, unexported: bool) -> list[Kind]:
     """Return every kind that housekeeping bounds, in the order of a round."""
     return [
         Kind("requests", "answers", settings.keep_requests, partial(requests.remove, database)),
-        Kind("audit", "rows", settings.keep_audit, partial(months.maintain, database, "audit")),
-        Kind("request_index", "segments", settings.keep_audit, partial(request_index.remove, database)),
+        Kind("audit", "rows", settings.keep_audit, partial(months.maintain, database, "audit", unexported)),
+        Kind(
+            "request_index",
+            "segments",
+            settings.keep_audit,
+            partial(request_index.remove, database, unexported),
+        ),
         Kind(
             "refused_calls",
             "rows",
             settings.keep_refused_calls,
-            partial(months.maintain, database, "refused_calls"),
+            partial(months.maintain, database, "refused_calls", unexported),
         ),
-        Kind("reads", "rows", settings.keep_reads, partial(months.maintain, database, "reads")),
-        Kind("operator_acts", "acts", settings.keep_audit, partial(operator_acts.remove, database)),
+        Kind("reads", "rows", settings.keep_reads, partial(months.maintain, database, "reads", unexported)),
+        Kind(
+            "operator_acts", "acts", settings.keep_audit, partial(operator_acts.remove, database, unexported)
+        ),
         Kind("stream", "messages", settings.keep_stream, partial(stream.remove, settings, database)),
         Kind("sagas", "sagas' steps", settings.keep_sagas, partial(sagas.archive, database)),
         Kind("views", "views", settings.keep_views, partial(views.archive, settings, database), "archive"),
@@ -58,16 +65,18 @@ def list_kinds(settings: Settings, database: Database) -> list[Kind]:
     ]
 
 
-def run(settings: Settings, every: timedelta | None, dry_run: bool, report: Report) -> int:
+def run(
+    settings: Settings, every: timedelta | None, dry_run: bool, report: Report, *, unexported: bool = False
+) -> int:
     """Run until the round is done, or with `every` until SIGTERM; return the exit code."""
-    return asyncio.run(_run_until_stopped(settings, every, dry_run, report))
+    return asyncio.run(_run_until_stopped(settings, every, dry_run, report, unexported))
 
 
 async def _run_until_stopped(
-    settings: Settings, every: timedelta | None, dry_run: bool, report: Report
+    settings: Settings, every: timedelta | None, dry_run: bool, report: Report, unexported: bool
 ) -> int:
     """Cancel the work on SIGTERM or SIGINT: the running batch is rolled back, those before it stay."""
-    work = asyncio.ensure_future(keep_house(settings, every, dry_run, report))
+    work = asyncio.ensure_future(keep_house(settings, every, dry_run, report, unexported=unexported))
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, work.cancel)
     try:
@@ -77,7 +86,9 @@ async def _run_until_stopped(
         return 0
 
 
-async def keep_house(settings: Settings, every: timedelta | None, dry_run: bool, report: Report) -> int:
+async def keep_house(
+    settings: Settings, every: timedelta | None, dry_run: bool, report: Report, *, unexported: bool = False
+) -> int:
     """Do one round, or one at each interval.
 
     Raises:
@@ -86,7 +97,7 @@ async def keep_house(settings: Settings, every: timedelta | None, dry_run: bool,
     """
     database = Database(settings.database_url)
     lease = Lease(database.engine, lambda: True, table="housekeeping")
-    kinds = list_kinds(settings, database)
+    kinds = list_kinds(settings, database, unexported)
     try:
         while True:
             try:

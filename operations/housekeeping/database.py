@@ -1,6 +1,7 @@
 """Access to PostgreSQL in the role of housekeeping; every statement commits by itself."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -40,6 +41,16 @@ class Database:
 
     async def close(self) -> None:
         await self.engine.dispose()
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[Any]:
+        """Yield a connection of asyncpg."""
+        async with self.engine.connect() as connection:
+            try:
+                yield (await connection.get_raw_connection()).driver_connection
+            except BaseException:
+                await connection.invalidate()  # it may be in the middle of a statement
+                raise
 
     async def fetch(self, statement: str, **parameters: Any) -> Sequence[Any]:
         async with self.engine.connect() as connection:

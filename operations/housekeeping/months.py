@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from operations.housekeeping.database import Database
 from operations.housekeeping.kinds import Result
+from operations.housekeeping.seals import limit_removal, prepare_removal
 
 AHEAD = 2
 """Months after this one for which partitions are made."""
@@ -35,22 +36,42 @@ DROP = "SELECT drop_month(CAST(CAST(:table AS text) AS regclass), :month)"
 CUTOFF = "SELECT now() - CAST(:retention AS interval)"
 
 
-async def maintain(database: Database, table: str, retention: timedelta | None, dry_run: bool) -> Result:
-    """Make partitions, and drop whole months that ended longer than `retention` ago, or count their rows."""
+async def maintain(
+    database: Database, table: str, unexported: bool, retention: timedelta | None, dry_run: bool
+) -> Result:
+    """Make partitions, and drop whole months that ended longer than `retention` ago, or count their rows.
+
+    Args:
+        database: with the table.
+        table: in partitions by month.
+        unexported: whether months go that are sealed and not exported, too.
+        retention: None for no limit.
+        dry_run: whether to change nothing.
+    """
     if not dry_run:
         await _make_partitions(database, table)
     if retention is None:
         return Result()
     cutoff: datetime = await database.fetch_value(CUTOFF, retention=retention)
-    kept_since = datetime(cutoff.year, cutoff.month, 1, tzinfo=UTC)
+    wanted = datetime(cutoff.year, cutoff.month, 1, tzinfo=UTC)
+    limit, note = await limit_removal(database, table, wanted, unexported=unexported)
+    if limit is None:
+        return Result(note=note)
+    kept_since = datetime(limit.year, limit.month, 1, tzinfo=UTC)
     if dry_run:
-        return Result(await database.fetch_value(COUNT.format(table=table), before=kept_since), kept_since)
+        count = await database.fetch_value(COUNT.format(table=table), before=kept_since)
+        return Result(count, kept_since, note)
+    months = [
+        month for (month,) in await database.fetch(PARTITIONS, table=table) if _start(month) < kept_since
+    ]
+    if not months:
+        return Result(0, kept_since, note)
+    await prepare_removal(database, table, kept_since)
     await database.record_removal(table, kept_since)
     removed = 0
-    for (month,) in await database.fetch(PARTITIONS, table=table):
-        if _start(month) < kept_since:
-            removed += await database.fetch_value(DROP, table=table, month=month) or 0
-    return Result(removed, kept_since)
+    for month in months:
+        removed += await database.fetch_value(DROP, table=table, month=month) or 0
+    return Result(removed, kept_since, note)
 
 
 async def _make_partitions(database: Database, table: str) -> None:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from operations.housekeeping.database import Database
 from operations.housekeeping.kinds import Result
+from operations.housekeeping.seals import limit_removal
 
 BATCH = 20
 """Segments of some 2,000 requests that are removed at once, with their terms."""
@@ -23,12 +24,16 @@ SELECT count(*) FROM removed
 """
 
 
-async def remove(database: Database, retention: timedelta | None, dry_run: bool) -> Result:
-    """Remove segments of months that the audit no longer keeps, or count them."""
+async def remove(database: Database, unexported: bool, retention: timedelta | None, dry_run: bool) -> Result:
+    """Remove segments of months that the audit no longer keeps, or count them; as `months.maintain`."""
     if retention is None:
         return Result()
     cutoff: datetime = await database.fetch_value(CUTOFF, retention=retention)
-    kept_since = datetime(cutoff.year, cutoff.month, 1, tzinfo=UTC)
+    wanted = datetime(cutoff.year, cutoff.month, 1, tzinfo=UTC)
+    limit, _ = await limit_removal(database, "audit", wanted, unexported=unexported)
+    if limit is None:
+        return Result()
+    kept_since = datetime(limit.year, limit.month, 1, tzinfo=UTC)
     if dry_run:
         return Result(await database.fetch_value(COUNT, before=kept_since), kept_since)
     removed, count = 0, BATCH

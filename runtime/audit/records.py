@@ -62,14 +62,14 @@ class Record:
         """No row is added to it, and several rows may have one key."""
         return self.key != "number" and self.name != "events"
 
-    def select(self, *more: str) -> str:
+    def select(self, condition: str = "true") -> str:
         """Return the statement for the rows with keys above $1 up to $2, at most $3, in order of their keys.
 
         Args:
-            more: further columns, after those of the record.
+            condition: a further one.
         """
-        columns = ", ".join((f"{self.key} AS key", "recorded_at", *self.columns, *more))
-        condition = f"{self.condition} AND {self.since} AND {self.until}"
+        columns = ", ".join((f"{self.key} AS key", "recorded_at", *self.columns))
+        condition = f"{self.condition} AND {self.since} AND {self.until} AND {condition}"
         return f"SELECT {columns} FROM {self.table} WHERE {condition} ORDER BY key LIMIT $3"  # noqa: S608 - no data
 
     def build_row(self, values: Sequence[Any]) -> Row:

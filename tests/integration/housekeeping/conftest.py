@@ -9,8 +9,10 @@ import asyncpg
 import pytest
 
 from operations.housekeeping.command import keep_house
+from operations_server.audit.sealer import Sealer, create_sealer_engine
 from runtime.process.settings import Settings
 from tests.support.builders.request_ids import request_id_of
+from tests.support.harness.keys import get_ring
 
 INSERT_REQUEST = """
 INSERT INTO requests (caller, request_id, type, hash, outcome, receipt, recorded_at)
@@ -49,11 +51,20 @@ class House:
         for time in times:
             await self.connection.execute(INSERT_AUDIT, time)
 
-    async def keep(self, *, dry_run: bool = False, **settings: Any) -> int:
+    async def keep(self, *, dry_run: bool = False, unexported: bool = True, **settings: Any) -> int:
         """Do one round; its lines go to `lines`."""
         self.lines.clear()
+        await self.seal()
         chosen = Settings(database_url=self.database_url, **settings)
-        return await keep_house(chosen, None, dry_run, lambda entry: self.lines.append(entry.text))
+        return await keep_house(
+            chosen, None, dry_run, lambda entry: self.lines.append(entry.text), unexported=unexported
+        )
+
+    async def seal(self) -> None:
+        """Seal all records, as the operations server does."""
+        sealer = Sealer(create_sealer_engine(self.database_url), get_ring)
+        await sealer.seal()
+        await sealer.close()
 
     def line_of(self, kind: str) -> str:
         return next(line for line in self.lines if line.split()[0] == kind)
