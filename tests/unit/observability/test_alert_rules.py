@@ -149,6 +149,15 @@ CASES = [
         "The oldest unpublished event is 1m 0s old",
     ),
     Case(
+        "RecordsNotSealed",
+        {
+            'diptych_seal_age_seconds{instance="o-1"}': "0+10x20",
+            'diptych_seal_age_seconds{instance="o-2"}': "0+10x20",
+        },
+        {},
+        "No record of the last 1m 40s is sealed",
+    ),
+    Case(
         "ProjectionBehind",
         {
             f'diptych_projection_oldest_unapplied_age_seconds{{projection="a",partition="{number}"}}': values
