@@ -88,7 +88,8 @@ def to_headers(event: RecordedEvent) -> dict[str, str]:
         "diptych-position": str(event.position),
     }
     for key, value in event.metadata.items():
-        headers["traceparent" if key == "traceparent" else f"diptych-{key.replace('_', '-')}"] = value
+        # Stripped, since some clients of NATS strip what they read, and the signature covers it.
+        headers["traceparent" if key == "traceparent" else f"diptych-{key.replace('_', '-')}"] = value.strip()
     return headers
 
 

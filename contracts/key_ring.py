@@ -45,6 +45,8 @@ class Purpose(StrEnum):
     CONFIRMATION = "confirmation"
     SEAL = "seal"
     """Signs checkpoints of the audit (`contracts.audit`), asymmetrically: others verify them."""
+    FEED = "feed"
+    """Signs the messages in the stream, and the relay's replies."""
     UNIQUE = "unique"
     """Hides values in ids (`contracts.hidden_ids`). Its old keys stay in the ring."""
 

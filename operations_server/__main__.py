@@ -50,7 +50,7 @@ TAILS, TAILS_PER_CALLER = 50, 20
 async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     """Answer operators until the process stops."""
     settings = lifecycle.settings
-    keys = KeyFile(settings.keys, (Purpose.PAGE_TOKENS, Purpose.SEAL))
+    keys = KeyFile(settings.keys, (Purpose.PAGE_TOKENS, Purpose.SEAL, Purpose.FEED))
     lifecycle.spawn(keys.run(), "key ring")
     if (tls := open_client_tls(settings)) is not None:
         lifecycle.spawn(tls.run(), "changes of files")
@@ -61,7 +61,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     sealer = Sealer(create_sealer_engine(settings.database_url), keys.get_ring)
     lifecycle.spawn(sealer.run(), "sealer")
     limit = CallLimit("TOO_MANY_WATCHES", "tails and exports", TAILS_PER_CALLER, TAILS)
-    async with stores.connect(settings) as connections:
+    async with stores.connect(settings, keys.get_ring) as connections:
         acts = OperatorActs(connections.database)
         system = create_system(settings, manifests, connections, lambda: keys.error, tls)
         aggregates = ParkedAggregates(connections.redis, system.views, tokens)

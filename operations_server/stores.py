@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from contracts.signed_tokens import GetKeyRing
 from operations_server.postgres.schema import ROLE
 from runtime import jetstream
 from runtime.postgres import create_engine
@@ -37,8 +38,12 @@ class Stores:
 
 
 @asynccontextmanager
-async def connect(settings: Settings) -> AsyncIterator[Stores]:
+async def connect(settings: Settings, get_ring: GetKeyRing) -> AsyncIterator[Stores]:
     """Yield the connections; they are made when they are needed first.
+
+    Args:
+        settings: the addresses.
+        get_ring: returns the current keys.
 
     Raises:
         InvalidSetting: a URL is malformed.
@@ -49,7 +54,7 @@ async def connect(settings: Settings) -> AsyncIterator[Stores]:
     redis = Redis.from_pool(create_pool(url, connections=REDIS_CONNECTIONS, timeout=REDIS_TIMEOUT))
     status_redis = Redis.from_pool(create_pool(url, connections=2, timeout=STATUS_TIMEOUT))
     try:
-        async with await jetstream.connect(settings.nats_url, "operations_server") as nats:
+        async with await jetstream.connect(settings.nats_url, "operations_server", get_ring) as nats:
             yield Stores(database, redis, nats, status_database, status_redis)
     finally:
         for client in (redis, status_redis):

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
+from contracts.key_ring import Purpose
 from contracts.manifest import Manifest
 from process_manager.deadlines.deadlines import Deadlines
 from process_manager.dispatch.caller_record import CallerRecord, WrongCaller
@@ -54,7 +55,7 @@ log = logs.get_logger(__name__)
 
 async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     """Run the sagas of the contexts on this process's share of the partitions; serve queries about them."""
-    keys = KeyFile(lifecycle.settings.keys, request_tokens.PURPOSES)
+    keys = KeyFile(lifecycle.settings.keys, [*request_tokens.PURPOSES, Purpose.FEED])
     lifecycle.spawn(keys.run(), "key ring")
     tokens = RequestTokens(keys.get_ring)
     sagas = load_parts(manifests, "sagas", "SAGAS", Saga)
@@ -67,7 +68,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     await check_token(client)
     lifecycle.spawn(client.tokens.run(), "token")
     lifecycle.spawn(TokenExpiry(client.tokens).run(), "token expiry")
-    async with await jetstream.connect(lifecycle.settings.nats_url, "process_manager") as nats:
+    async with await jetstream.connect(lifecycle.settings.nats_url, "process_manager", keys.get_ring) as nats:
         engine = Engine(store, sagas, read_stream_from(nats))
         leases = Leases(store, name_group(manifests, "sagas"))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from contracts.key_ring import Purpose
 from contracts.manifest import Manifest
 from projector.code_version import compute_code_version
 from projector.event_feed import JetStreamEventFeed
@@ -29,6 +30,7 @@ from runtime.grpc import server
 from runtime.jetstream import Connection, PublicationClock, SharedReader
 from runtime.process import workers
 from runtime.process.contexts import load_parts, name_group
+from runtime.process.key_file import KeyFile
 from runtime.process.lifecycle import Lifecycle, read_contexts, read_settings
 from runtime.process_reports.redis_reports import RedisReports
 from runtime.process_reports.reporter import Reporter
@@ -39,9 +41,11 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     """Run the projections of the contexts and serve health checks until the process stops."""
     projections = load_parts(manifests, "projections", "PROJECTIONS", Projection)
     group, names = name_group(manifests, "projections"), [manifest.name for manifest in manifests]
+    keys = KeyFile(lifecycle.settings.keys, [Purpose.FEED])
+    lifecycle.spawn(keys.run(), "key ring")
     async with (
         connect(lifecycle.settings.redis_url) as redis,
-        await jetstream.connect(lifecycle.settings.nats_url, "projector") as nats,
+        await jetstream.connect(lifecycle.settings.nats_url, "projector", keys.get_ring) as nats,
     ):
 
         async def probe() -> bool:

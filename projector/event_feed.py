@@ -16,7 +16,6 @@ from runtime.jetstream import (
     StreamCheck,
     StreamIdentity,
     SubjectReader,
-    decode_event,
     read_stream_identity,
     request_recreation,
 )
@@ -83,6 +82,4 @@ class JetStreamAggregateReader:
 
     async def read_batch(self) -> list[RecordedEvent] | None:
         """Return the next events; None if no message follows, as far as the answering server knows."""
-        messages = await self._reader.read_batch()
-        events = [event for message in messages if (event := decode_event(message)) is not None]
-        return events if messages else None
+        return await self._reader.read_events()

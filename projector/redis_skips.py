@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 from redis.asyncio import Redis
 
+from contracts.signed_tokens import InvalidToken
 from contracts.skips import (
     INCARNATION,
     PAGE_SIZE,
@@ -75,8 +76,8 @@ class RedisSkips:
         request = encode(SkipsRequest(self._view.projection, after))
         try:
             message = await self._nats.client.request(SKIPS_SUBJECT, request, timeout=TIMEOUT)
-            reply = decode_reply(message.data)
-        except (*UNREACHABLE, msgspec.MsgspecError) as error:
+            reply = decode_reply(self._nats.feed.verify_reply(message))
+        except (*UNREACHABLE, InvalidToken, msgspec.MsgspecError) as error:
             raise SkipsUnknown(f"no relay has told which events to skip: {error!r}") from error
         if reply.incarnation != incarnation:
             raise SkipsUnknown(f"the relay's database has the incarnation {reply.incarnation}")

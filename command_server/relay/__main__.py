@@ -11,11 +11,13 @@ from command_server.relay.outbox import Outbox
 from command_server.relay.outbox_maintenance import PendingEvents, prune_outbox
 from command_server.relay.relay import Relay
 from command_server.relay.skip_replies import SkipReplies
+from contracts.key_ring import Purpose
 from runtime.grpc import server
 from runtime.grpc.health import NotReady
 from runtime.jetstream import connect
 from runtime.leader_lease import Lease
 from runtime.postgres import create_engine, is_ready
+from runtime.process.key_file import KeyFile
 from runtime.process.lifecycle import Lifecycle, cancel_and_wait, read_settings, run_process
 from runtime.process_reports.postgres_reports import PostgresReports
 from runtime.process_reports.reporter import Reporter
@@ -25,8 +27,10 @@ from runtime.process_reports.window import Window
 async def main(lifecycle: Lifecycle) -> None:
     """Run as leader or standby until the process stops, then release the lease."""
     settings = lifecycle.settings
+    keys = KeyFile(settings.keys, [Purpose.FEED])
+    lifecycle.spawn(keys.run(), "key ring")
     engine = create_engine(settings.database_url, session=session_settings(RELAY_ROLE))
-    async with await connect(settings.nats_url, "relay") as connection:
+    async with await connect(settings.nats_url, "relay", keys.get_ring) as connection:
         lease = Lease(engine, can_lead=lambda: connection.connected)
         stream = EventStream(connection)
         relay = Relay(Outbox(engine), stream, ObservedPublisher(stream))

@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 
 from contracts import streams
-from contracts.envelope import RecordedEvent, from_message, to_headers
-from runtime.jetstream import Message, OutgoingMessage
+from contracts.envelope import RecordedEvent, to_headers
+from contracts.feed_signatures import SIGNATURE, sign
+from contracts.key_ring import Key
+from runtime.jetstream import OutgoingMessage
 
-MAX_POSITION = 2**63 - 1
 USUAL_HEADER_BYTES = 64 * 1024
 """Bytes that no event's headers exceed; smaller events need no measuring."""
-FENCE_HEADER_BYTES = 200
-"""Bytes of the header of the fence, with some to spare."""
+ADDED_HEADER_BYTES = 300
+"""Bytes of the headers of the signature and the fence, with some to spare."""
 
 _EVENTS = streams.SUBJECTS.removesuffix(">")
 
@@ -20,23 +21,22 @@ def feed_subjects(epoch: str) -> str:
     return f"diptych.feed.{epoch}.>"
 
 
-def encode_events(epoch: str, events: Sequence[RecordedEvent]) -> list[OutgoingMessage]:
+def encode_events(key: Key, epoch: str, events: Sequence[RecordedEvent], after: int) -> list[OutgoingMessage]:
+    """Return the signed messages of events.
+
+    Args:
+        key: that signs.
+        epoch: of the stream.
+        events: in order.
+        after: the sequence that the first message follows.
+    """
     prefix = feed_subjects(epoch).removesuffix(">")
-    return [
-        OutgoingMessage(
-            prefix + streams.subject(event.stream).removeprefix(_EVENTS), event.data, to_headers(event)
-        )
-        for event in events
-    ]
-
-
-def decode_event(message: Message) -> RecordedEvent | None:
-    """Return the message's event, or None if no relay can have published the message."""
-    try:
-        event = from_message(message.subject, message.headers, message.data)
-    except (KeyError, ValueError, IndexError):
-        return None
-    return event if 0 < event.position <= MAX_POSITION else None
+    messages = []
+    for sequence, event in enumerate(events, after + 1):
+        subject, headers = streams.subject(event.stream), to_headers(event)
+        headers[SIGNATURE] = sign(key, epoch, sequence, subject, headers, event.data)
+        messages.append(OutgoingMessage(prefix + subject.removeprefix(_EVENTS), event.data, headers))
+    return messages
 
 
 def is_copy(event: RecordedEvent, recorded: RecordedEvent | None) -> bool:
@@ -54,7 +54,7 @@ def is_copy(event: RecordedEvent, recorded: RecordedEvent | None) -> bool:
 def measure_message(event: RecordedEvent) -> int:
     """Return the bytes of an event's message with its headers, as NATS counts them."""
     lines = "".join(f"{name}: {value}\r\n" for name, value in to_headers(event).items())
-    return len(f"NATS/1.0\r\n{lines}\r\n".encode()) + FENCE_HEADER_BYTES + len(event.data)
+    return len(f"NATS/1.0\r\n{lines}\r\n".encode()) + ADDED_HEADER_BYTES + len(event.data)
 
 
 def fits(event: RecordedEvent, max_payload: int) -> bool:

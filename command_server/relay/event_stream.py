@@ -9,13 +9,16 @@ stream maps to the `diptych.events.>` of the readers. The second fence is needed
 passes through every sequence of its predecessor, so the old relay's expected sequence could match by chance.
 With the old epoch in the subject, no stream receives the batch.
 
+Every message is signed (`contracts.feed_signatures`). The metadata names each key before the first message
+that it signs. A stream is replaced if it is not signed, or with a key that was revoked since.
+
 A stream takes fast batches if its configuration allows them; `enable_batches` changes that. While the server
 refuses (NATS before 2.14 does), events are published one by one.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from time import monotonic
+from time import monotonic, time
 from typing import NoReturn, TypeVar
 from uuid import uuid4
 
@@ -27,15 +30,19 @@ from command_server.relay.event_messages import encode_events, feed_subjects, fi
 from command_server.relay.signals import Signals
 from contracts import streams
 from contracts.envelope import RecordedEvent
+from contracts.key_ring import Key, Purpose
 from runtime.jetstream import (
     BatchPublisher,
     Connection,
+    KeysMissing,
+    Message,
     StreamIdentity,
     StreamReader,
+    decode_event,
     read_last_message,
     read_stream_identity,
 )
-from runtime.jetstream.stream import COMPLETE_KEY, EPOCH_KEY, HISTORY_KEY, INCARNATION_KEY
+from runtime.jetstream.stream import COMPLETE_KEY, EPOCH_KEY, HISTORY_KEY, INCARNATION_KEY, KEYS_KEY
 from runtime.process import logs
 
 MAX_BATCH_SIZE = 1_000
@@ -65,6 +72,8 @@ class EventStream:
     def __init__(self, connection: Connection) -> None:
         self.signals = Signals(connection)
         self._connection = connection
+        self._key: Key | None = None
+        """The key that signs, once the stream's metadata names it."""
         self._publisher = BatchPublisher(connection)
         self._takes_batches = False
         self._refused_in_session = 0
@@ -115,13 +124,41 @@ class EventStream:
                 return await read(self._connection.client.jetstream(timeout=timeout))
         return await read(self._connection.client.jetstream(timeout=READ_TIMEOUTS[-1]))
 
+    def find_distrust(self, stream: StreamIdentity) -> str:
+        """Return why the stream's messages count as unsigned; empty if they are signed."""
+        try:
+            self._connection.feed.check(stream)
+        except KeysMissing as error:
+            return str(error)
+        return ""
+
+    async def declare_key(self, stream: StreamIdentity) -> None:
+        """Record the key that signs from now on in the stream's metadata."""
+        key = self._find_key()
+        if key.id not in stream.keys:
+            await self._set_metadata(KEYS_KEY, ",".join(sorted({*stream.keys, key.id})))
+        self._key = key
+
+    def has_changed_keys(self, stream: StreamIdentity) -> bool:
+        """Return whether another key has to sign, or a key of the stream is not trusted any more."""
+        is_named = self._key is not None and self._key.id in stream.keys
+        return not is_named or self._find_key() is not self._key or bool(self.find_distrust(stream))
+
+    async def decode(self, messages: Sequence[Message], epoch: str) -> list[RecordedEvent | None]:
+        """Return the event of each message; None for one that no relay has published at its place."""
+        keys = await self._connection.feed.find_keys(messages, epoch)
+        return [decode_event(each, key, epoch) for each, key in zip(messages, keys, strict=True)]
+
+    def _find_key(self) -> Key:
+        return self._connection.get_ring().find_signing_key(Purpose.FEED, time())
+
     async def recreate(self, incarnation: str) -> None:
         """Replace the stream, if there is one, by an empty one with a new epoch and as many replicas."""
         replicas = None
         with suppress(NotFoundError):
             replicas = (await self._connection.js.stream_info(streams.JETSTREAM)).config.num_replicas
             await self._connection.js.delete_stream(streams.JETSTREAM)
-        config = _build_config(str(uuid4()), incarnation)
+        config = _build_config(str(uuid4()), incarnation, self._find_key().id)
         await self._connection.js.add_stream(config.evolve(num_replicas=replicas))
 
     async def enable_batches(self, stream: StreamIdentity) -> None:
@@ -162,15 +199,15 @@ class EventStream:
 
     async def declare_history(self) -> None:
         """Record in the stream's metadata that it has all events that had been published before."""
-        await self._set_metadata(HISTORY_KEY)
+        await self._set_metadata(HISTORY_KEY, "true")
 
     async def declare_complete(self) -> None:
         """Record in the stream's metadata that it contains all earlier events."""
-        await self._set_metadata(COMPLETE_KEY)
+        await self._set_metadata(COMPLETE_KEY, "true")
 
-    async def _set_metadata(self, key: str) -> None:
+    async def _set_metadata(self, key: str, value: str) -> None:
         config = (await self._connection.js.stream_info(streams.JETSTREAM)).config
-        metadata = {**(config.metadata or {}), key: "true"}
+        metadata = {**(config.metadata or {}), key: value}
         await self._connection.js.update_stream(config.evolve(metadata=metadata))
 
     async def publish(self, epoch: str, events: Sequence[RecordedEvent], after: int) -> int:
@@ -185,7 +222,9 @@ class EventStream:
             Fenced: the stream's last sequence was not the expected one; it may hold the first events.
             BatchIncomplete, TimeoutError, nats.errors.Error: the stream may hold the first events, or all.
         """
-        messages = encode_events(epoch, events)
+        if self._key is None:
+            raise RuntimeError("no key was declared")
+        messages = encode_events(self._key, epoch, events, after)
         if self._takes_batches:
             return await self._publisher.publish(messages, after)
         return await self._publisher.publish_singly(messages, after)
@@ -195,7 +234,7 @@ class EventStream:
         return await StreamReader.open(self._connection, epoch, start)
 
 
-def _build_config(epoch: str, incarnation: str) -> api.StreamConfig:
+def _build_config(epoch: str, incarnation: str, key_id: str) -> api.StreamConfig:
     """Return the configuration of a new stream: it keeps all messages, and refuses new ones when full."""
     return api.StreamConfig(
         name=streams.JETSTREAM,
@@ -207,5 +246,5 @@ def _build_config(epoch: str, incarnation: str) -> api.StreamConfig:
         discard=api.DiscardPolicy.NEW,
         allow_direct=True,
         allow_atomic=True,  # for relays of earlier releases, which may take over during an upgrade
-        metadata={EPOCH_KEY: epoch, INCARNATION_KEY: incarnation, COMPLETE_KEY: "false"},
+        metadata={EPOCH_KEY: epoch, INCARNATION_KEY: incarnation, COMPLETE_KEY: "false", KEYS_KEY: key_id},
     )

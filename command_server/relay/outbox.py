@@ -59,17 +59,17 @@ class Outbox:
             raise RelayStateChanged("another relay has begun an epoch")
         return RelayState(state.incarnation, epoch, 0)
 
-    async def mark(self, state: RelayState, positions: Sequence[int], last: int) -> RelayState:
+    async def mark(self, state: RelayState, positions: Sequence[int | None], last: int) -> RelayState:
         """Mark events as published at the sequences from `state.sequence` + 1 to `last`.
 
         Args:
             state: the expected state.
-            positions: the events' positions, in order of their sequences.
-            last: the sequence of the last event.
+            positions: the events' positions, in order of their sequences; None for each foreign message.
+            last: the sequence of the last message.
 
         Raises:
             RelayStateChanged: the state is not `state`.
-            ValueError: the numbers of events and sequences differ.
+            ValueError: the numbers of positions and sequences differ.
         """
         if not await self._fetch(statements.MARK, *get_mark_parameters(state, positions, last)):
             raise RelayStateChanged("another relay has marked events")

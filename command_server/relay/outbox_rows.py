@@ -33,15 +33,23 @@ def get_state_columns(state: RelayState) -> tuple[str, str | None, int]:
     return state.incarnation, state.epoch or None, state.sequence
 
 
-def get_mark_parameters(state: RelayState, positions: Sequence[int], last: int) -> Sequence[Any]:
+def get_mark_parameters(state: RelayState, positions: Sequence[int | None], last: int) -> Sequence[Any]:
     """Return the parameters of a statement that marks.
 
+    Args:
+        state: the expected state.
+        positions: of the events at the following sequences; None for a foreign message.
+        last: the last of these sequences.
+
     Raises:
-        ValueError: the numbers of events and sequences differ.
+        ValueError: the numbers of positions and sequences differ.
     """
-    sequences = range(state.sequence + 1, last + 1)
+    sequences: Sequence[int] = range(state.sequence + 1, last + 1)
     if len(positions) != len(sequences):
         raise ValueError(f"{len(positions)} events after {state.sequence} do not reach {last}")
+    if None in positions:
+        own = [place for place in zip(positions, sequences, strict=True) if place[0] is not None]
+        positions, sequences = [position for position, _ in own], [sequence for _, sequence in own]
     return *get_state_columns(state), last, positions, sequences
 
 

@@ -2,10 +2,12 @@
 
 How it works. It runs after a start, a takeover, a timeout or any error, and trusts no memory of the relay:
 
-1. It verifies that the stream belongs to this database and has no gaps, and recreates it otherwise. It reads
-   the stream's end from the leader, because a server that lags behind may answer while none leads.
+1. It verifies that the stream belongs to this database, has no gaps, and is signed with keys that are still
+   valid, and recreates it otherwise. It reads the stream's end from the leader, because a server that lags
+   behind may answer while none leads.
 2. It publishes again the tail that a power failure lost, under the old sequences.
 3. It marks the events that were published but not marked, after comparing each with the recorded event.
+   Foreign messages are passed over, as readers do.
 4. It fills a new stream with all earlier events.
 5. It makes all marks durable, also those of another relay.
 """
@@ -15,11 +17,11 @@ from time import monotonic
 from typing import NoReturn
 
 from command_server.relay.batch_sender import Batches, BatchSender, OutOfSync
-from command_server.relay.event_messages import decode_event, is_copy
+from command_server.relay.event_messages import is_copy
 from command_server.relay.event_stream import MAX_BATCH_SIZE, EventStream
 from command_server.relay.outbox import Outbox
 from command_server.relay.outbox_rows import RelayState
-from runtime.jetstream import Message, StreamIdentity, StreamReader
+from runtime.jetstream import Message, StreamIdentity, StreamReader, report_foreign
 from runtime.process import logs
 
 READ_TIMEOUT = 5.0
@@ -51,6 +53,7 @@ class Recovery:
         """
         stream = await self._ensure_stream()
         await self._stream.enable_batches(stream)
+        await self._stream.declare_key(stream)
         await self._republish_lost_tail(stream)
         await self._mark_published_tail(stream)
         if not stream.complete:
@@ -62,11 +65,12 @@ class Recovery:
         """Return the stream, recreated if it is unusable, and load the state that belongs to it."""
         self._state = state = await self._outbox.read_state()
         stream = await self._stream.read_identity()
-        if stream is None or not is_usable(stream, state):
+        distrust = self._stream.find_distrust(stream) if stream else ""
+        if stream is None or distrust or not is_usable(stream, state):
             if stream is None and not state.epoch:
                 log.info("Creating the first stream")
             else:
-                log.warning("Stream unusable; recreating", stream=stream, state=state)
+                log.warning("Stream unusable; recreating", error=distrust, stream=stream, state=state)
             await self._sender.recreate_stream(state)
             stream = await self._stream.read_identity()
             if stream is None or not is_usable(stream, state):
@@ -118,36 +122,35 @@ class Recovery:
         finally:
             await reader.close()
 
-    async def _verify_messages(self, messages: Sequence[Message]) -> list[int]:
-        """Return the positions of the messages' events.
+    async def _verify_messages(self, messages: Sequence[Message]) -> list[int | None]:
+        """Return the positions of the messages' events; None for each foreign message.
 
-        Each message must be the only one in this epoch for its event, and a copy of the recorded event.
+        Each event must be the only one in this epoch, and a copy of the recorded event.
 
         Raises:
-            OutOfSync: a message violates this. If no relay has published it, the stream was recreated;
+            OutOfSync: an event violates this. If it was not recorded here, the stream was recreated;
                 otherwise another relay has marked it in the meantime.
         """
-        events = [decode_event(message) for message in messages]
+        events = await self._stream.decode(messages, self._state.epoch)
         positions = [event.position for event in events if event is not None]
         recorded_events = {
             event.position: event async for page in self._outbox.read_events(positions) for event in page
         }
         marked_positions = await self._outbox.find_marked(self._state.epoch, positions)
         for message, event in zip(messages, events, strict=True):
-            if (
-                event is None
-                or event.position in marked_positions
-                or not is_copy(event, recorded_events.get(event.position))
-            ):
+            if event is None:
+                report_foreign(message)
+                continue
+            if event.position in marked_positions or not is_copy(event, recorded_events.get(event.position)):
                 await self._recreate_stream(message)
             marked_positions.add(event.position)
-        return positions
+        return [event.position if event else None for event in events]
 
     async def _recreate_stream(self, unknown: Message) -> NoReturn:
         # Raises OutOfSync if another relay has marked the message, which is no reason for an alarm.
         await self._sender.recreate_stream(self._state)
-        log.error("Unknown message in stream; recreating", subject=unknown.subject, sequence=unknown.sequence)
-        raise OutOfSync("the stream has a message that no relay has published")
+        log.error("Unknown event in stream; recreating", subject=unknown.subject, sequence=unknown.sequence)
+        raise OutOfSync("the stream has an event that was not recorded in this database")
 
     async def _publish_history(self, stream: StreamIdentity) -> None:
         """Publish all events that are not pending, in order, after the last one; then the pending ones.
@@ -173,23 +176,26 @@ class Recovery:
         log.info("Stream build finished", events=self._state.sequence)
 
     async def _read_last_position(self) -> int:
-        """Return the position of the stream's last event, or 0 if the stream is empty.
+        """Return the position of the stream's last event up to the last mark; 0 if there is none.
 
         A consumer reads it, since that is bound to the epoch: asked for a sequence, a server that was frozen
         may answer for a moment with a message of a stream that has been deleted meanwhile.
-
-        Raises:
-            OutOfSync: it is not an event, for this release and its keys; the stream was recreated.
         """
-        if not self._state.sequence:
-            return 0
-        reader = await self._stream.open_reader(self._state.epoch, self._state.sequence)
-        try:
-            message = (await _read_batch(reader))[0]
-        finally:
-            await reader.close()
-        last = decode_event(message)
-        return last.position if last else await self._recreate_stream(message)
+        end, size = self._state.sequence, 1
+        while end:
+            start, size = max(1, end - size + 1), MAX_BATCH_SIZE  # at first the last message alone
+            reader = await self._stream.open_reader(self._state.epoch, start)
+            messages: list[Message] = []
+            try:
+                while len(messages) <= end - start:
+                    messages += await _read_batch(reader)
+            finally:
+                await reader.close()
+            events = await self._stream.decode(messages[: end - start + 1], self._state.epoch)
+            if positions := [event.position for event in events if event is not None]:
+                return positions[-1]
+            end = start - 1
+        return 0
 
     async def _mark_batches(self, batches: Batches) -> None:
         async for batch, last in batches:

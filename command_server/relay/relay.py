@@ -37,8 +37,9 @@ MARK_DELAY = 0.02
 """Seconds that published events wait for a notification, to be marked by the statement that reads on."""
 POLL_INTERVAL = 0.5
 """Seconds between reads of an empty outbox if no notification arrives."""
-CHECK_INTERVAL = 1.0
-"""Seconds between checks of the stream and the relay's state."""
+CHECK_INTERVAL = 0.5
+"""Seconds between checks of the stream and the relay's state. Together with POLL_INTERVAL it is the time in
+which a foreign message is noticed."""
 INITIAL_PAUSE, MAX_PAUSE = 0.1, 2.0
 """Seconds before a restart: after the first error, and at most while errors continue."""
 STABLE_AFTER = 5.0
@@ -187,6 +188,8 @@ class Relay:
             raise OutOfSync("the stream was replaced or has gaps")
         if stream.last_sequence != self._end:
             raise OutOfSync("the stream's last sequence is not the last published one")
+        if self._stream.has_changed_keys(stream):
+            raise OutOfSync("the keys that sign the stream have changed")
         state, snapshot = await self._outbox.read_state_and_snapshot()
         if state != self._state:
             raise OutOfSync("the relay's state was changed")

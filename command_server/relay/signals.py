@@ -7,6 +7,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 import nats.errors
 
 from contracts import streams
+from contracts.key_ring import Purpose
+from contracts.signed_tokens import TokenSigner
 from runtime.jetstream import UNREACHABLE, Connection, Receive
 
 
@@ -15,6 +17,7 @@ class Signals:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._signer = TokenSigner(Purpose.FEED, connection.get_ring)
 
     @property
     def client_number(self) -> int:
@@ -39,8 +42,12 @@ class Signals:
 
     async def confirm_publication(self, reply: str, epoch: str, sequence: int) -> None:
         """Reply to a publication request. A reply that gets lost is requested again."""
+        await self.reply(reply, f"{epoch}/{sequence}".encode())
+
+    async def reply(self, subject: str, data: bytes) -> None:
+        """Send a signed reply, unless NATS is unreachable."""
         with suppress(*UNREACHABLE):
-            await self._connection.client.publish(reply, f"{epoch}/{sequence}".encode())
+            await self._connection.client.publish(subject, self._signer.sign(data, subject).encode())
 
     @asynccontextmanager
     async def _subscribe(self, subject: str, data: bytes | None = None) -> AsyncIterator[asyncio.Event]:

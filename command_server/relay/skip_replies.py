@@ -12,8 +12,9 @@ from typing import NoReturn
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from command_server.relay.signals import Signals
 from contracts.skips import PAGE_SIZE, SKIPS_SUBJECT, SkippedEvent, SkipsReply, decode_request, encode
-from runtime.jetstream import UNREACHABLE, Connection
+from runtime.jetstream import Connection
 from runtime.process import logs
 from runtime.skipped_events import name_projection
 
@@ -41,6 +42,7 @@ class SkipReplies:
 
     def __init__(self, connection: Connection, engine: AsyncEngine) -> None:
         self._connection = connection
+        self._signals = Signals(connection)
         self._engine = engine
         self._requests: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(MAX_WAITING)
 
@@ -69,9 +71,7 @@ class SkipReplies:
                 reply, data = await self._requests.get()
         except TimeoutError:
             return
-        response = encode(await self._read(data))
-        with suppress(*UNREACHABLE):
-            await self._connection.client.publish(reply, response)
+        await self._signals.reply(reply, encode(await self._read(data)))
 
     async def _read(self, data: bytes) -> SkipsReply:
         request = decode_request(data)

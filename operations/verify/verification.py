@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from time import monotonic
 
+from contracts.key_ring import Purpose
 from operations.server_errors import UNREACHABLE
 from operations.verify.checks import event_stream, sagas, search_indexes, tables
 from operations.verify.checks.aggregates import Aggregates, Counts
@@ -32,6 +33,7 @@ from operations.verify.sources import (
 )
 from runtime.jetstream import ReaderLost, connect
 from runtime.process.contexts import choose_contexts, load_parts
+from runtime.process.key_file import KeyFile
 from runtime.process.settings import Settings
 
 CONNECT_TIMEOUT = 5.0
@@ -73,7 +75,8 @@ async def verify(
         aggregates = load_parts(manifests, "verification", "AGGREGATES", Aggregate)
     specs = load_parts([each for each in manifests if each.sagas], "verification", "SAGAS", SagaSpec)
     postgres, redis = PostgresReader(settings.database_url), RedisReader(settings.redis_url)
-    connection = await connect(settings.nats_url, "verify")
+    keys = KeyFile(settings.keys, [Purpose.FEED])
+    connection = await connect(settings.nats_url, "verify", keys.get_ring)
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT):
             await connection.wait_until_connected()
@@ -147,6 +150,8 @@ class Verification:
             self._within,
             all_contexts=self._all_contexts,
         )
+        if foreign := self._sources.stream.foreign:
+            self._report.notes.append(f"{foreign:,} foreign messages in the stream, which all readers skip")
         rows = await self._sources.postgres.fetch(SKIPPED)
         self._report.skipped += [SkippedEvent(*row) for row in rows]
         return self._report

@@ -21,6 +21,7 @@ from runtime.jetstream import (
 
 MAX_BATCH = 200
 """Messages of one read."""
+MAX_VERSION = 2**63 - 1
 MAX_READERS = 64
 """Readers of streams that are kept for the next slice of their stream."""
 
@@ -57,9 +58,8 @@ async def _read_on(reader: SubjectReader, version: int) -> list[RecordedEvent]:
     Raises:
         ReplicaBehind: the server that answered lacks messages that the leader of the stream has.
     """
-    while messages := await reader.read_batch(MAX_BATCH):
-        decoded = (decode_event(message) for message in messages)
-        events = [event for event in decoded if event is not None and event.version >= version]
+    while (read := await reader.read_events(MAX_BATCH)) is not None:
+        events = [event for event in read if event.version >= version]
         if events:
             return sorted(events, key=lambda event: event.version)
     if not await reader.has_ended():
@@ -91,8 +91,9 @@ def read_stream_ends_from(connection: Connection) -> ReadStreamEnds:
         again = await read_stream_identity(connection.js)
         if identity is None or again is None or identity.epoch != again.epoch:
             return {}
+        connection.feed.check(identity)
         return {
-            subject: _find_end(identity.epoch, message) if message else None
+            subject: await _find_end(connection, identity.epoch, subject, message) if message else None
             for subject, message in messages.items()
         }
 
@@ -111,7 +112,20 @@ def read_ends_from(connection: Connection) -> ReadEnds:
     return read_ends
 
 
-def _find_end(epoch: str, message: Message) -> StreamEnd | None:
-    """Return the end of a stream; None if its message is not an event."""
-    event = decode_event(message)
-    return StreamEnd(epoch, message.sequence, event.version) if event else None
+async def _find_end(connection: Connection, epoch: str, subject: str, message: Message) -> StreamEnd:
+    """Return the end of a stream: the place of its last message, and the version of its last event."""
+    (key,) = await connection.feed.find_keys([message], epoch)
+    event = decode_event(message, key, epoch)
+    version = event.version if event else await _find_version(connection, subject)
+    return StreamEnd(epoch, message.sequence, version)
+
+
+async def _find_version(connection: Connection, subject: str) -> int:
+    """Return the version of a subject's last event, which foreign messages follow; 0 for a pattern."""
+    if "*" in subject:
+        return 0
+    reader, version = SubjectReader(connection, subject), 0
+    await reader.seek(MAX_VERSION)
+    while (events := await reader.read_events()) is not None:
+        version = max([version, *(event.version for event in events)])
+    return version

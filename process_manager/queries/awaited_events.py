@@ -41,7 +41,7 @@ class StreamEnd:
     epoch: str
     sequence: int
     version: int
-    """The version of its event."""
+    """The version of the stream's last event; 0 for several streams whose last message is foreign."""
 
 
 ReadStreamEnd = Callable[[str], Awaitable[StreamEnd | None]]

@@ -3,10 +3,17 @@
 from runtime.jetstream.batch_publisher import BatchIncomplete, BatchPublisher, Fenced, OutgoingMessage
 from runtime.jetstream.connection import UNREACHABLE, Connection, connect
 from runtime.jetstream.cursor import Cursor
-from runtime.jetstream.event_decoder import decode_event
+from runtime.jetstream.event_decoder import (
+    FeedVerifier,
+    KeysMissing,
+    StreamReplaced,
+    decode_event,
+    is_signed,
+    report_foreign,
+)
 from runtime.jetstream.event_log import EventMessage, Limits
 from runtime.jetstream.nats_client import Receive
-from runtime.jetstream.publication import Publication, PublicationClock
+from runtime.jetstream.publication import Publication, PublicationClock, request_recreation
 from runtime.jetstream.reader import ReaderLost, StreamReader
 from runtime.jetstream.shared_reader import SharedReader, StreamCheck
 from runtime.jetstream.stream import (
@@ -14,7 +21,6 @@ from runtime.jetstream.stream import (
     StreamIdentity,
     read_last_message,
     read_stream_identity,
-    request_recreation,
 )
 from runtime.jetstream.subject import SubjectReader
 
@@ -25,7 +31,9 @@ __all__ = [
     "Connection",
     "Cursor",
     "EventMessage",
+    "FeedVerifier",
     "Fenced",
+    "KeysMissing",
     "Limits",
     "Message",
     "OutgoingMessage",
@@ -37,10 +45,13 @@ __all__ = [
     "StreamCheck",
     "StreamIdentity",
     "StreamReader",
+    "StreamReplaced",
     "SubjectReader",
     "connect",
     "decode_event",
+    "is_signed",
     "read_last_message",
     "read_stream_identity",
+    "report_foreign",
     "request_recreation",
 ]

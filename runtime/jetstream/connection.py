@@ -22,7 +22,10 @@ from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 
 from contracts.envelope import DEFAULT_MAX_PAYLOAD
+from contracts.key_ring import KeyRing
+from contracts.signed_tokens import GetKeyRing
 from runtime.grpc.health import NotReady
+from runtime.jetstream.event_decoder import FeedVerifier
 from runtime.jetstream.nats_client import NatsClient, Receive
 from runtime.jetstream.nats_url import parse_nats_url
 from runtime.process import logs
@@ -35,6 +38,7 @@ UNREACHABLE = (nats.errors.Error, OSError, TimeoutError)
 GREETING_TIMEOUT = 2.0
 """Seconds that a server may take to greet."""
 DEFAULT_PORT = 4222
+NO_KEYS = KeyRing(())
 
 log = logs.get_logger(__name__)
 
@@ -42,11 +46,14 @@ log = logs.get_logger(__name__)
 class Connection:
     """A NATS client and its JetStream context; created by `connect`."""
 
-    def __init__(self, url: str, name: str) -> None:
+    def __init__(self, url: str, name: str, get_ring: GetKeyRing) -> None:
         self._url = parse_nats_url(url)
         self._client = NatsClient(self._url.tls)
         self.client: Client = self._client
         self.js: JetStreamContext = self.client.jetstream()
+        self.get_ring = get_ring
+        self.feed = FeedVerifier(self.js, get_ring)
+        """Verifies the messages of the stream."""
         self.sessions = 0
         """Number of connections so far, including the current one."""
         self.clients = 0
@@ -66,13 +73,14 @@ class Connection:
         return self.client.is_connected
 
     def check_connected(self) -> None:
-        """Check the connection.
+        """Check the connection, and that the stream could be verified when it was read last.
 
         Raises:
-            NotReady: there is none.
+            NotReady: there is no connection, or a key is missing.
         """
         if not self.connected:
             raise NotReady("NATS is unreachable")
+        self.feed.check_ready()
 
     async def wait_until_connected(self) -> None:
         """Wait for the first connection, without a time limit."""
@@ -182,17 +190,18 @@ async def _read_max_payload(host: str, port: int) -> int:
         writer.close()
 
 
-async def connect(url: str, name: str) -> Connection:
+async def connect(url: str, name: str, get_ring: GetKeyRing = lambda: NO_KEYS) -> Connection:
     """Start connecting to NATS and return at once, even if the server is unreachable.
 
     Args:
         url: the setting `nats_url`.
         name: the connection's name in the server's monitoring.
+        get_ring: returns the current keys, with which the messages of the stream are verified.
 
     Raises:
         InvalidSetting: the URL is malformed, or a certificate cannot be read.
     """
-    connection = Connection(url, name)
+    connection = Connection(url, name, get_ring)
     await asyncio.sleep(0)  # lets the client parse the URL
     if connection._keeper.done():
         raise InvalidSetting("DIPTYCH_NATS_URL: not a NATS URL") from connection._keeper.exception()

@@ -16,7 +16,8 @@ import msgspec
 
 from contracts import streams
 from contracts.envelope import RecordedEvent
-from runtime.jetstream.event_decoder import decode_event
+from contracts.key_ring import Key
+from runtime.jetstream.event_decoder import decode_event, report_foreign
 from runtime.jetstream.reader import ReaderLost
 from runtime.jetstream.stream import Message
 
@@ -55,14 +56,18 @@ class EventMessage(msgspec.Struct):
     offset: int
     """Bytes of data in the log up to the end of this message, including those that were removed."""
     _message: Message | None
+    _key: Key | None
+    _epoch: str
     _event: RecordedEvent | None = None
 
     @property
     def event(self) -> RecordedEvent | None:
-        """The event; None if the relay cannot have published the message, which is logged once."""
+        """The event; None if the relay has not published the message, which is reported once."""
         if self._message is not None:
-            self._event = decode_event(self._message)
-            self._message = None
+            self._event = decode_event(self._message, self._key, self._epoch)
+            if self._event is None:
+                report_foreign(self._message)
+            self._message = self._key = None
         return self._event
 
 
@@ -70,11 +75,13 @@ class EventLog:
     """The messages of a reading.
 
     Args:
+        epoch: of the stream.
         starts: the first sequence of each lane.
         limits: of the messages that it keeps.
     """
 
-    def __init__(self, starts: Sequence[int], limits: Limits) -> None:
+    def __init__(self, epoch: str, starts: Sequence[int], limits: Limits) -> None:
+        self._epoch = epoch
         self.limits = limits
         self.messages: list[EventMessage] = []
         self.first = 0
@@ -91,8 +98,15 @@ class EventLog:
         """The number of the next message that arrives."""
         return self.first + len(self.messages)
 
-    def append(self, lane: int, messages: Sequence[Message]) -> set[tuple[str, int]]:
+    def append(
+        self, lane: int, messages: Sequence[Message], keys: Sequence[Key | None]
+    ) -> set[tuple[str, int]]:
         """Append messages of a lane; return their stream types and partitions.
+
+        Args:
+            lane: its number.
+            messages: in the order of their sequences.
+            keys: those that the messages name (`FeedVerifier.find_keys`).
 
         Raises:
             LateMessage: the first one is not behind the lane's end; none was appended.
@@ -101,14 +115,14 @@ class EventLog:
             raise LateMessage(
                 f"message {messages[0].sequence} of lane {lane} is at or below {self.ends[lane]}"
             )
-        keys = set()
-        for message in messages:
+        arrived = set()
+        for message, key in zip(messages, keys, strict=True):
             self._offset += len(message.data)
             parts = message.subject.split(".")
             is_event = len(parts) == 6
             partition = PARTITIONS.get(parts[2], -1) if is_event else -1
             stream_type = f"{parts[3]}.{parts[4]}" if is_event else ""
-            keys.add((stream_type, partition))
+            arrived.add((stream_type, partition))
             self.messages.append(
                 EventMessage(
                     sequence=message.sequence,
@@ -118,11 +132,13 @@ class EventLog:
                     lane=lane,
                     offset=self._offset,
                     _message=message,
+                    _key=key,
+                    _epoch=self._epoch,
                 )
             )
         if messages:
             self.ends[lane] = messages[-1].sequence
-        return keys
+        return arrived
 
     def confirm_end(self, lane: int, sequence: int) -> None:
         """Record that the stream has no message of the lane between its last one and this sequence."""

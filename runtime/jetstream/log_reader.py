@@ -18,6 +18,7 @@ from typing import Protocol
 from contracts import streams
 from runtime.jetstream.connection import Connection
 from runtime.jetstream.end_checks import EndChecks
+from runtime.jetstream.event_decoder import KeysMissing
 from runtime.jetstream.event_log import EventLog, LateMessage, Limits
 from runtime.jetstream.reader import ReaderLost, StreamReader
 from runtime.process import logs
@@ -77,7 +78,7 @@ class LogReader:
         is_whole = len(partitions) == streams.PARTITIONS
         self.lanes = {partition: 0 if is_whole else lane for lane, partition in enumerate(sorted(partitions))}
         """The lane of each partition."""
-        self.log = EventLog([start] * (1 if is_whole else len(partitions)), limits)
+        self.log = EventLog(epoch, [start] * (1 if is_whole else len(partitions)), limits)
         self._is_whole = is_whole
         self._subjects = self._list_subjects()
         """The subject filter of each lane."""
@@ -102,7 +103,7 @@ class LogReader:
 
         Raises:
             ReaderLost: there is no stream, or it has another epoch.
-            nats.errors.Error: JetStream cannot be reached.
+            nats.errors.Error: JetStream cannot be reached, or a key is missing.
         """
         reader = cls(connection, epoch, partitions, stream_types, start, limits)
         opening = [
@@ -173,7 +174,7 @@ class LogReader:
             self.had_late_message = True
             self._lose(str(error))
         except Exception as error:  # also a bug in this code: the cursors must not wait without end
-            self._lose(str(error) if isinstance(error, ReaderLost) else repr(error))
+            self._lose(str(error) if isinstance(error, ReaderLost | KeysMissing) else repr(error))
         finally:
             self._lose("it was closed")
             await self._close_readers()
@@ -186,7 +187,8 @@ class LogReader:
         for lane, reader in enumerate(self._readers):
             messages = await reader.take(limit)
             total += len(messages)
-            self._wake(self.log.append(lane, messages))
+            keys = await self._connection.feed.find_keys(messages, self.epoch)
+            self._wake(self.log.append(lane, messages, keys))
         if total:
             self._trim()
         return total

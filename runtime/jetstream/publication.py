@@ -52,9 +52,20 @@ class PublicationClock:
             began = monotonic()
             try:
                 reply = await self._connection.client.request(streams.PUBLISHED_SUBJECT, timeout=TIMEOUT)
-                epoch, sequence = parse_checkpoint(reply.data)
+                epoch, sequence = parse_checkpoint(self._connection.feed.verify_reply(reply))
                 self.latest = Publication(began, epoch, sequence)
                 self.observe()
             except Exception:  # no relay leads, or NATS is away, or starts: the last reply stays true
                 log.debug("No reply of the relay", exc_info=True)
             await asyncio.sleep(max(0.0, INTERVAL - (monotonic() - began)))
+
+
+async def request_recreation(connection: Connection, epoch: str) -> None:
+    """Ask the relay to recreate a stream of this epoch from PostgreSQL, if messages were removed from it.
+
+    The request may get lost; a reader repeats it for as long as it needs the messages.
+
+    Raises:
+        nats.errors.Error: NATS cannot be reached.
+    """
+    await connection.client.publish(streams.RECREATE_SUBJECT, epoch.encode())

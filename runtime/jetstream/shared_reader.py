@@ -117,7 +117,7 @@ class SharedReader:
 
         Raises:
             ReaderLost: there is no stream, or it has another epoch.
-            nats.errors.Error: JetStream cannot be reached.
+            nats.errors.Error: JetStream cannot be reached, or keys of the stream are missing here.
         """
         cursor = Cursor(self, epoch, starts, stream_types)
         await self.enter(cursor)
@@ -152,6 +152,7 @@ class SharedReader:
         identity = await read_stream_identity(self._connection.js)
         if identity is None or identity.epoch != cursor.epoch:
             raise ReaderLost("there is no stream of this epoch")
+        self._connection.feed.check(identity)
         position, end = min(cursor.positions.values()), identity.last_sequence
         is_far = end - position > self._limits.retained_messages
         near = frozenset(self._get_partitions()) | frozenset(cursor.positions)

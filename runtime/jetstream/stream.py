@@ -3,25 +3,44 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import msgspec
+import nats.errors
 from nats.js import JetStreamContext
-from nats.js.errors import NotFoundError
+from nats.js.errors import APIError, NotFoundError
 
 from contracts import streams
-from runtime.jetstream.connection import Connection
 
 # Keys of the stream's metadata, which the relay writes.
 EPOCH_KEY = "diptych-epoch"
 INCARNATION_KEY = "diptych-incarnation"
 COMPLETE_KEY = "diptych-complete"
 HISTORY_KEY = "diptych-history"
+KEYS_KEY = "diptych-keys"
 # Housekeeping writes this key.
 REMOVED_KEY = "diptych-removed-to"
 
 FORMER_LEADER_TIME = 1.5
 """Seconds after which a server that answered as the leader of the stream, and was not, has learnt that it was
 replaced. The leader sends its followers a heartbeat every second."""
+
+
+NOT_FOUND = 404
+"""JetStream's code for a message or stream that does not exist."""
+
+
+class _Stored(msgspec.Struct):
+    subject: str
+    seq: int
+    time: datetime
+    hdrs: bytes = b""
+    data: bytes = b""
+
+
+class _Answer(msgspec.Struct):
+    message: _Stored | None = None
+    error: dict[str, Any] | None = None
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -57,6 +76,8 @@ class StreamIdentity:
     """Whether it has all events that had been published before it was created."""
     takes_batches: bool = False
     """Whether its configuration allows fast batches (`BatchPublisher`)."""
+    keys: frozenset[str] = frozenset()
+    """The ids of the keys with which the relay has signed its messages; none before signatures existed."""
     replicas: int = 1
     """The number of servers that store it, of which one leads."""
 
@@ -99,6 +120,7 @@ async def read_stream_identity(js: JetStreamContext) -> StreamIdentity | None:
         removed_to=int(metadata.get(REMOVED_KEY, 0)),
         has_history=metadata.get(HISTORY_KEY) == "true",
         takes_batches=bool(info.config.allow_batched),
+        keys=frozenset(filter(None, metadata.get(KEYS_KEY, "").split(","))),
         replicas=info.config.num_replicas or 1,
     )
 
@@ -134,28 +156,25 @@ async def has_message(js: JetStreamContext, sequence: int) -> bool:
     return True
 
 
-async def request_recreation(connection: Connection, epoch: str) -> None:
-    """Ask the relay to recreate a stream of this epoch from PostgreSQL, if messages were removed from it.
-
-    The request may get lost; a reader repeats it for as long as it needs the messages.
-
-    Raises:
-        nats.errors.Error: NATS cannot be reached.
-    """
-    await connection.client.publish(streams.RECREATE_SUBJECT, epoch.encode())
-
-
 async def read_last_message(js: JetStreamContext, subject: str) -> Message | None:
     """Return the last message of one subject, or of those that match a pattern; None if the leader has none.
 
-    Other replicas are not asked, since they may lag behind.
+    Other replicas are not asked, since they may lag behind. The client's own way changes headers that are
+    not ASCII.
 
     Raises:
         nats.errors.Error: JetStream cannot be reached.
     """
-    try:
-        message = await js.get_last_msg(streams.JETSTREAM, subject, direct=False)
-    except NotFoundError:
-        return None
-    found = message.subject or subject
-    return Message(found, message.headers or {}, message.data or b"", message.seq or 0, 0, message.time)
+    request = msgspec.json.encode({"last_by_subj": subject})
+    reply = await js._nc.request(
+        f"{js._prefix}.STREAM.MSG.GET.{streams.JETSTREAM}", request, timeout=js._timeout
+    )
+    answer = msgspec.json.decode(reply.data, type=_Answer)
+    if answer.error is not None:
+        if answer.error.get("code") == NOT_FOUND:
+            return None
+        raise APIError.from_error(answer.error)
+    if (stored := answer.message) is None:
+        raise nats.errors.Error("JetStream has answered without a message")
+    headers = await js._nc._process_headers(stored.hdrs) if stored.hdrs else None
+    return Message(stored.subject, headers or {}, stored.data, stored.seq, 0, stored.time)

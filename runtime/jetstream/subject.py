@@ -20,6 +20,7 @@ import nats.errors
 from nats.js.errors import NotFoundError
 
 from contracts import streams
+from contracts.envelope import RecordedEvent
 from runtime.jetstream.connection import Connection
 from runtime.jetstream.stream import Message
 
@@ -58,12 +59,23 @@ class SubjectReader:
             self._next = messages[-1].sequence + 1
         return messages
 
+    async def read_events(self, limit: int = BATCH_SIZE) -> list[RecordedEvent] | None:
+        """Return the events of the next messages, without foreign ones; None if `read_batch` returns none.
+
+        Raises:
+            nats.errors.Error, TimeoutError: as `read_batch`, or a key is missing, or the stream was replaced.
+        """
+        await self._connection.feed.learn_epoch()
+        messages = await self.read_batch(limit)
+        return await self._connection.feed.decode(messages) if messages else None
+
     async def seek(self, version: int) -> None:
         """Continue at a message before which no version is this or a later one.
 
         Raises:
             nats.errors.Error, TimeoutError: JetStream cannot be reached.
         """
+        await self._connection.feed.learn_epoch()
         first = await self._get(1, 1)
         self._next = first[0].sequence if first else 1
         if version <= 1 or not first or first[0].pending < BATCH_SIZE:
@@ -88,10 +100,11 @@ class SubjectReader:
 
     async def _probe(self, start: int) -> tuple[int, int | None]:
         """Return the sequence and version of the first event from a sequence on; None if there is none."""
-        for message in await self._get(start, PROBE_SIZE):
-            version = message.headers.get("diptych-version", "")
-            if version.isdecimal():
-                return message.sequence, int(version)
+        messages = await self._get(start, PROBE_SIZE)
+        events = await self._connection.feed.decode(messages)
+        for message in messages:
+            if events and message.headers.get("ce-id") == events[0].id:
+                return message.sequence, events[0].version
         return start, None
 
     async def _read_end(self) -> int:

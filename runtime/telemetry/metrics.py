@@ -39,6 +39,11 @@ CONNECTIONS_LOST = Counter(
     "Connections to a server that were lost in use",
     "server",
 )
+FOREIGN_MESSAGES = Counter(
+    "diptych.feed.foreign_messages",
+    "{message}",
+    "Messages in the stream that the relay has not published, and that were skipped",
+)
 PARTITIONS_HELD = Gauge(
     "diptych.partitions.held", "{partition}", "Partitions that this projector or process manager holds"
 )

@@ -14,11 +14,12 @@ from devstack.demo.narration import UnexpectedResult
 from devstack.demo.ordering import OrderingDemo
 from devstack.stack import Stack
 from runtime.jetstream import Connection, connect
+from tests.support.harness.keys import get_ring
 
 
 @pytest.fixture
 async def connection(stack: Stack) -> AsyncIterator[Connection]:
-    async with await connect(stack.settings.nats_url, "test") as connection:
+    async with await connect(stack.settings.nats_url, "test", get_ring) as connection:
         yield connection
 
 

@@ -11,6 +11,7 @@ from contracts import streams
 from devstack.servers import Nats
 from runtime.jetstream import Connection, Cursor, SharedReader, connect
 from runtime.process.lifecycle import cancel_and_wait
+from tests.support.harness.keys import get_ring
 from tests.support.harness.nats_cluster import ClusteredNats, NatsCluster
 from tests.support.harness.shared_reading import ALL, make_stream, publish
 from tests.support.harness.waiting import until
@@ -70,14 +71,14 @@ async def separate(cluster: NatsCluster, observer: Connection, own: Nats) -> Clu
 async def test_a_consumer_on_a_lagging_follower_loses_no_message(tmp_path: Path) -> None:
     async with AsyncExitStack() as resources:
         cluster = await resources.enter_async_context(NatsCluster(tmp_path, 3, sync_always=False))
-        observer = await resources.enter_async_context(await connect(cluster.url, "test"))
+        observer = await resources.enter_async_context(await connect(cluster.url, "test", get_ring))
         await observer.wait_until_connected()
         epoch = await make_stream(observer)
         await cluster.replicate(observer)
         leader = await cluster.find_leader(observer)
         # The connection must not be that of the server that freezes.
         own = cluster.servers[(leader.number + 1) % 3]
-        connection = await resources.enter_async_context(await connect(own.url, "reader"))
+        connection = await resources.enter_async_context(await connect(own.url, "reader", get_ring))
         await connection.wait_until_connected()
         await publish(connection, [("a.b", n % 16) for n in range(100)])
         shared = SharedReader(connection, lambda: ALL)

@@ -15,6 +15,7 @@ from operations.housekeeping.stream import StreamRemoval
 from operations.projections import list_views, rebuild, wait_until_ready
 from runtime.jetstream import StreamIdentity, connect, read_stream_identity
 from tests.support.harness.invariants import assert_consistent, verify_stack
+from tests.support.harness.keys import get_ring
 from tests.support.harness.traffic import Traffic
 from tests.support.harness.waiting import until
 
@@ -29,7 +30,7 @@ async def remove(stack: Stack, *, dry_run: bool = False) -> Result:
 
 
 async def read_identity(stack: Stack) -> StreamIdentity | None:
-    async with await connect(stack.settings.nats_url, "test") as connection:
+    async with await connect(stack.settings.nats_url, "test", get_ring) as connection:
         await connection.wait_until_connected()
         return await read_stream_identity(connection.js)
 
@@ -165,7 +166,7 @@ async def test_messages_that_somebody_else_removed_are_published_again(
         await traffic.more(30)
         removed = await remove_most(stack)
         await traffic.more(30)
-        async with await connect(stack.settings.nats_url, "test") as connection:
+        async with await connect(stack.settings.nats_url, "test", get_ring) as connection:
             await connection.wait_until_connected()
             await connection.js.purge_stream(streams.JETSTREAM, keep=1)
         await wait_for_another_epoch(stack, removed.epoch)

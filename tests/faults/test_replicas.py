@@ -15,6 +15,7 @@ from devstack.stack_kinds import temporary_stack
 from operations.processes import RELAY
 from runtime.jetstream import Connection, connect, read_stream_identity
 from tests.support.harness.invariants import assert_consistent
+from tests.support.harness.keys import get_ring
 from tests.support.harness.nats_cluster import NatsCluster
 from tests.support.harness.traffic import Traffic
 from tests.support.harness.waiting import until
@@ -111,7 +112,7 @@ async def test_faults_of_servers_and_relays_lose_and_duplicate_nothing(
     cluster = NatsCluster(tmp_path, size, sync_always)
     async with start_stack(cluster, tmp_path) as stack:
         traffic = Traffic(stack, seed)
-        async with await connect(cluster.url, "observer") as observer:
+        async with await connect(cluster.url, "observer", get_ring) as observer:
             await observer.wait_until_connected()
             await cluster.replicate(observer)
             faults = Faults(stack, cluster, observer, dice)

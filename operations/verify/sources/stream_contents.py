@@ -12,7 +12,15 @@ from typing import Any
 
 from contracts import streams
 from contracts.envelope import RecordedEvent, to_headers
-from runtime.jetstream import Connection, Message, StreamIdentity, StreamReader, read_stream_identity
+from contracts.feed_signatures import SIGNATURE
+from runtime.jetstream import (
+    Connection,
+    Message,
+    StreamIdentity,
+    StreamReader,
+    is_signed,
+    read_stream_identity,
+)
 
 BATCH_SIZE = 1_000
 READ_TIMEOUT = 5.0
@@ -55,6 +63,8 @@ class StreamContents:
         self._first_time: datetime | None = None
         self.last_sequence = 0
         """The sequence of the last message that was read."""
+        self.foreign = 0
+        """The number of messages that the relay has not published; readers skip them."""
 
     @property
     def epoch(self) -> str:
@@ -73,10 +83,12 @@ class StreamContents:
 
         Raises:
             StreamChanged: the stream is not the one of the earlier reads.
+            KeysMissing: its messages are not signed, or with keys that are not in the key ring.
         """
         stream = await self.read_identity()
         if stream is None or (self._identity and stream.epoch != self._identity.epoch):
             raise StreamChanged("the stream was deleted or recreated during verification: verify again")
+        self._connection.feed.check(stream)
         self._identity = stream
         if stream.last_sequence <= self.last_sequence:
             return ()
@@ -88,15 +100,19 @@ class StreamContents:
                 if not messages:  # the last messages may have been deleted
                     break
                 max_position = last_position + MAX_POSITIONS_AHEAD
-                results = [self._store(message, max_position) for message in messages]
-                strays += [stray for stray in results if stray]
+                keys = await self._connection.feed.find_keys(messages, stream.epoch)
+                for message, key in zip(messages, keys, strict=True):
+                    self.last_sequence = message.sequence
+                    if not is_signed(message, key, stream.epoch):
+                        self.foreign += 1
+                    elif stray := self._store(message, max_position):
+                        strays.append(stray)
         finally:
             await reader.close()
         self.last_sequence = max(self.last_sequence, stream.last_sequence)
         return strays
 
     def _store(self, message: Message, max_position: int) -> StrayMessage | None:
-        self.last_sequence = message.sequence
         self._first_time = self._first_time or message.published_at
         header = message.headers.get(POSITION_HEADER, "")
         position = int(header) if header.isdecimal() and len(header) < 19 else 0
@@ -151,13 +167,13 @@ def _to_stray(message: Message, first_sequence: int) -> StrayMessage:
 
 
 def digest(subject: str, headers: Mapping[str, Any], data: bytes) -> int:
-    """Return 64 bits of a message, without the headers that NATS adds for batches (Nats-...)."""
+    """Return 64 bits of a message, without its signature and the headers that NATS adds for batches."""
     fields = frozenset(
         [
             # NATS replaces line breaks in header values and strips blanks around them.
             (name, value.strip() if value.isprintable() else value.strip().translate(_LINE_BREAKS))
             for name, value in headers.items()
-            if name[:5] != "Nats-"
+            if name[:5] != "Nats-" and name != SIGNATURE
         ]
     )
     return hash((subject, fields, data))

@@ -16,6 +16,7 @@ from operations.housekeeping.stream import StreamRemoval
 from runtime.jetstream import Connection, StreamIdentity, connect, read_stream_identity
 from runtime.jetstream.stream import read_next_sequence
 from tests.support.harness import feed
+from tests.support.harness.keys import get_ring
 from tests.support.harness.waiting import until
 
 
@@ -43,7 +44,7 @@ async def test_no_message_is_removed_if_the_relay_overwrites_the_record_of_the_r
             await writer.commit(*"abcde")
             await writer.wait_until_published()
             before = await feed.wait_until_complete(relay.connection)
-            async with await connect(own_nats.url, "housekeeping") as connection:
+            async with await connect(own_nats.url, "housekeeping", get_ring) as connection:
                 await connection.wait_until_connected()
                 sources = [RelayBetweenTwoReads(connection)]
                 interrupted = await StreamRemoval(database, connection, sources).remove(timedelta(0), False)
@@ -65,7 +66,7 @@ async def test_a_setting_of_the_relay_outlasts_older_settings_that_housekeeping_
         await writer.commit(*"abcde")
         await writer.wait_until_published()
         epoch = (await feed.wait_until_complete(relay.connection)).epoch
-        async with await connect(own_nats.url, "housekeeping") as connection:
+        async with await connect(own_nats.url, "housekeeping", get_ring) as connection:
             await connection.wait_until_connected()
             update, identify = connection.js.update_stream, read_stream_identity
 

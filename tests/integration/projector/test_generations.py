@@ -23,6 +23,7 @@ from projector.runner import Runner
 from runtime.jetstream import PublicationClock, SharedReader, connect
 from runtime.process.lifecycle import cancel_and_wait
 from tests.support.harness import projection_run
+from tests.support.harness.keys import get_ring
 from tests.support.harness.projection_run import ALL_PARTITIONS, VIEW, EventPublisher
 from tests.support.harness.waiting import until
 from tests.support.ledger import histories
@@ -34,7 +35,10 @@ NEW = VIEW.at("2.1")
 @asynccontextmanager
 async def generations(redis_url: str, nats_url: str) -> AsyncIterator[Generations]:
     """Run all generations of the cheques, on all partitions."""
-    async with connect_redis(redis_url) as redis, await connect(nats_url, "projector") as connection:
+    async with (
+        connect_redis(redis_url) as redis,
+        await connect(nats_url, "projector", get_ring) as connection,
+    ):
         await connection.wait_until_connected()
         leases = RedisLeases(redis, "ledger")
         leases._partitions = frozenset(ALL_PARTITIONS)

@@ -24,6 +24,7 @@ from runtime.process import logs
 from runtime.process.settings import Settings
 from tests.integration.projector.test_event_counters import read_event_counters
 from tests.support.harness import projection_run
+from tests.support.harness.keys import ring_file
 from tests.support.harness.log_lines import parse_log_line
 from tests.support.harness.parked_aggregates import retry
 from tests.support.harness.projection_run import ALL_PARTITIONS, VIEW, EventPublisher, projector
@@ -41,7 +42,11 @@ class ProjectorProcess:
 
     def __init__(self, redis_url: str, nats_url: str) -> None:
         self.lines: list[str] = []
-        urls = {"DIPTYCH_REDIS_URL": redis_url, "DIPTYCH_NATS_URL": nats_url}
+        urls = {
+            "DIPTYCH_REDIS_URL": redis_url,
+            "DIPTYCH_NATS_URL": nats_url,
+            "DIPTYCH_KEYS": str(ring_file()),
+        }
         environment, address = os.environ | ENVIRONMENT | urls, f"127.0.0.1:{free_port()}"
         self.process = Process(PROJECTOR, "projector", address, environment, self.lines.append)
 

@@ -28,6 +28,7 @@ from tests.support.harness.fragile_accounts import (
     list_payments,
     read_version,
 )
+from tests.support.harness.keys import get_ring
 from tests.support.harness.projection_run import ALL_PARTITIONS, EventPublisher
 from tests.support.harness.waiting import until
 from tests.support.ledger.events import EVENTS
@@ -69,7 +70,10 @@ async def sharing(
     redis_url: str, nats_url: str, projections: Sequence[Projection[Any]], code: str
 ) -> AsyncIterator[SharedReader]:
     """Run projections with one reading of the stream."""
-    async with connect_redis(redis_url) as redis, await connect(nats_url, "projector") as connection:
+    async with (
+        connect_redis(redis_url) as redis,
+        await connect(nats_url, "projector", get_ring) as connection,
+    ):
         await connection.wait_until_connected()
         leases = RedisLeases(redis, "ledger")
         leases._partitions = frozenset(ALL_PARTITIONS)

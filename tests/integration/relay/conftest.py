@@ -8,6 +8,7 @@ from devstack.servers import Nats
 from runtime.jetstream import Connection, connect
 from tests.support.harness import feed
 from tests.support.harness.feed import Writer
+from tests.support.harness.keys import get_ring
 
 
 @pytest.fixture
@@ -18,13 +19,13 @@ async def writer(database_url: str) -> AsyncIterator[Writer]:
 
 @pytest.fixture
 async def observer(own_nats: Nats) -> AsyncIterator[Connection]:
-    async with await connect(own_nats.url, "observer") as connection:
+    async with await connect(own_nats.url, "observer", get_ring) as connection:
         await connection.wait_until_connected()
         yield connection
 
 
 @pytest.fixture
 async def connection(own_nats: Nats) -> AsyncIterator[Connection]:
-    async with await connect(own_nats.url, "test") as connection:
+    async with await connect(own_nats.url, "test", get_ring) as connection:
         await connection.wait_until_connected()
         yield connection

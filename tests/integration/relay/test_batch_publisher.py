@@ -18,6 +18,7 @@ from runtime.jetstream import (
     batch_publisher,
     connect,
 )
+from tests.support.harness.keys import get_ring
 from tests.support.harness.stray_errors import no_stray_errors
 from tests.support.harness.waiting import until
 
@@ -67,7 +68,7 @@ class ScratchStream:
 
 @pytest.fixture
 async def stream(nats_url: str) -> AsyncIterator[ScratchStream]:
-    async with await connect(nats_url, "publisher") as connection:
+    async with await connect(nats_url, "publisher", get_ring) as connection:
         await connection.wait_until_connected()
         stream = ScratchStream(connection)
         await stream.create()
@@ -77,7 +78,7 @@ async def stream(nats_url: str) -> AsyncIterator[ScratchStream]:
 @pytest.fixture
 async def own_stream(own_nats: Nats) -> AsyncIterator[ScratchStream]:
     """On a server to freeze and to kill."""
-    async with await connect(own_nats.url, "publisher") as connection:
+    async with await connect(own_nats.url, "publisher", get_ring) as connection:
         await connection.wait_until_connected()
         stream = ScratchStream(connection)
         await stream.create()
@@ -190,7 +191,7 @@ async def test_an_error_answer_to_a_batch_that_cannot_be_sent_is_no_stray_error(
 
 
 async def test_without_a_stream_it_fails_at_once(nats_url: str) -> None:
-    async with await connect(nats_url, "publisher") as connection:
+    async with await connect(nats_url, "publisher", get_ring) as connection:
         await connection.wait_until_connected()
         publisher = BatchPublisher(connection)
         for publish in (publisher.publish, publisher.publish_singly):

@@ -12,6 +12,7 @@ from devstack.servers import Nats
 from runtime.jetstream import UNREACHABLE, Connection, StreamIdentity, connect
 from tests.support.harness import feed
 from tests.support.harness.feed import Writer
+from tests.support.harness.keys import get_ring
 from tests.support.harness.log_lines import own_lines
 from tests.support.harness.refusing_nats import OlderNats, RefusingNats
 from tests.support.harness.waiting import until
@@ -76,7 +77,7 @@ async def until_batches_are_allowed(observer: Connection) -> None:
 async def test_a_server_that_refuses_batches_gets_one_event_after_the_other(
     database_url: str, refusing_nats: RefusingNats, writer: Writer
 ) -> None:
-    async with await connect(refusing_nats.url, "observer") as observer:
+    async with await connect(refusing_nats.url, "observer", get_ring) as observer:
         await observer.wait_until_connected()
         async with feed.relay(database_url, refusing_nats.url):
             epoch = (await feed.wait_until_complete(observer)).epoch
@@ -118,7 +119,7 @@ async def test_a_server_that_no_longer_refuses_gets_batches_in_the_same_session(
             await super().enable_batches(stream)
             answers += self._refused_at != before
 
-    async with await connect(refusing_nats.url, "observer") as observer:
+    async with await connect(refusing_nats.url, "observer", get_ring) as observer:
         await observer.wait_until_connected()
         async with feed.relay(database_url, refusing_nats.url):
             await feed.wait_until_complete(observer)
@@ -141,7 +142,10 @@ async def test_the_relay_works_with_an_older_release(
     database_url: str, writer: Writer, tmp_path: Path
 ) -> None:
     """It creates the stream, publishes to it, recovers from a crash of the server and of the stream."""
-    async with OlderNats(tmp_path / "nats") as nats, await connect(nats.url, "observer") as observer:
+    async with (
+        OlderNats(tmp_path / "nats") as nats,
+        await connect(nats.url, "observer", get_ring) as observer,
+    ):
         await observer.wait_until_connected()
         await writer.commit(*"abcabc")
         with own_lines() as lines:

@@ -24,12 +24,13 @@ from runtime.jetstream import (
 from runtime.jetstream.reader import MAX_BUFFERED_BYTES
 from runtime.process.start_error import StartError
 from runtime.telemetry.metrics import CONNECTIONS_LOST
+from tests.support.harness.keys import get_ring
 from tests.support.harness.waiting import until
 
 
 @pytest.fixture
 async def connection(own_nats: Nats) -> AsyncIterator[Connection]:
-    async with await connect(own_nats.url, "test") as connection:
+    async with await connect(own_nats.url, "test", get_ring) as connection:
         await connection.wait_until_connected()
         yield connection
 
@@ -197,7 +198,7 @@ async def test_a_reader_is_lost_when_the_server_stops_responding(
 
 async def test_a_connection_is_made_when_the_server_starts_later(own_nats: Nats) -> None:
     await own_nats.kill()
-    async with await connect(own_nats.url, "test") as connection:
+    async with await connect(own_nats.url, "test", get_ring) as connection:
         assert not connection.connected
         await own_nats.start()
         await asyncio.wait_for(connection.wait_until_connected(), 10)
@@ -220,7 +221,7 @@ async def fail_while_closed(connection: Connection) -> None:
 
 
 async def test_requests_are_answered_after_one_while_the_client_was_closed(own_nats: Nats) -> None:
-    async with await connect(own_nats.url, "test") as connection:
+    async with await connect(own_nats.url, "test", get_ring) as connection:
         await connection.wait_until_connected()
         await connection.client.close()  # as it does by itself after some errors of the server
         await fail_while_closed(connection)
@@ -233,7 +234,7 @@ async def test_requests_are_answered_after_one_while_the_client_was_closed(own_n
 async def test_requests_are_answered_after_a_start_beside_a_frozen_server(own_nats: Nats) -> None:
     own_nats.child.freeze()
     try:
-        connection = await connect(own_nats.url, "test")
+        connection = await connect(own_nats.url, "test", get_ring)
         await fail_while_closed(connection)
     finally:
         own_nats.child.thaw()

@@ -16,6 +16,7 @@ from runtime.jetstream import Connection, connect
 from runtime.process.lifecycle import cancel_and_wait
 from tests.support.harness import feed
 from tests.support.harness.feed import Writer
+from tests.support.harness.keys import get_ring
 from tests.support.harness.limited_nats import LimitedNats
 from tests.support.harness.log_lines import own_lines
 from tests.support.harness.waiting import until
@@ -125,6 +126,6 @@ async def test_a_server_that_does_not_greet_keeps_the_known_limit(connection_to_
 
 @pytest.fixture
 async def connection_to_own(own_nats: Nats) -> Connection:
-    connection = await connect(own_nats.url, "test")
+    connection = await connect(own_nats.url, "test", get_ring)
     await connection.wait_until_connected()
     return connection

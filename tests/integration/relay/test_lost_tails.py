@@ -3,13 +3,14 @@
 import pytest
 
 from command_server.relay import outbox
-from contracts.envelope import to_headers
-from contracts.streams import JETSTREAM, WAKE_SUBJECT, subject
+from contracts.streams import JETSTREAM, WAKE_SUBJECT
 from devstack.servers import Nats, Postgres
 from runtime.jetstream import Connection, read_stream_identity
+from runtime.jetstream.stream import EPOCH_KEY
 from tests.support.harness import feed
 from tests.support.harness.feed import EventsBySequence, Writer
 from tests.support.harness.jetstream import create_stream
+from tests.support.harness.keys import sign_events
 from tests.support.harness.relay_hooks import Gate
 from tests.support.harness.servers import TEMPLATE
 from tests.support.harness.waiting import until
@@ -27,10 +28,10 @@ async def lose_tail(observer: Connection, count: int) -> EventsBySequence:
     await create_stream(observer.js, info.config)
     assert info.config.subjects
     prefix = info.config.subjects[0].removesuffix(">")
-    for sequence in range(1, count + 1):
-        event = before[sequence]
-        name = subject(event.stream).removeprefix("diptych.events.")
-        await observer.js.publish(prefix + name, event.data, headers=to_headers(event))
+    epoch = (info.config.metadata or {})[EPOCH_KEY]
+    for message in sign_events(epoch, [before[sequence] for sequence in range(1, count + 1)], after=0):
+        name = message.subject.removeprefix("diptych.events.")
+        await observer.js.publish(prefix + name, message.data, headers=message.headers)
     return before
 
 

@@ -11,6 +11,7 @@ from contracts import streams
 from devstack.servers import Nats
 from runtime.jetstream import Connection, connect
 from runtime.process.lifecycle import cancel_and_wait
+from tests.support.harness.keys import get_ring
 from tests.support.harness.waiting import until
 
 
@@ -44,7 +45,7 @@ async def record_notifications(connection: Connection) -> list[str]:
 async def test_each_notification_is_sent_before_the_loop_runs_anything_else(
     own_nats: Nats, notifier: RelayNotifier
 ) -> None:
-    async with await connect(own_nats.url, "test") as connection:
+    async with await connect(own_nats.url, "test", get_ring) as connection:
         await connection.wait_until_connected()
         received = await record_notifications(connection)
         await until(lambda: is_connected(notifier))
@@ -72,7 +73,7 @@ async def test_a_waiting_message_is_sent_before_the_notification(notifier: Relay
 
 async def test_a_notification_on_a_lost_connection_is_no_error(own_nats: Nats) -> None:
     async def lose_connection() -> None:
-        async with await connect(own_nats.url, "test") as connection:
+        async with await connect(own_nats.url, "test", get_ring) as connection:
             await connection.wait_until_connected()
             assert connection._client._transport is not None
             connection._client._transport.close()  # type: ignore[no-untyped-call]
@@ -93,7 +94,7 @@ async def test_notifications_without_a_server_are_dropped(own_nats: Nats, notifi
     await until(lambda: not is_connected(notifier))
     notifier.notify()
     await own_nats.start()
-    async with await connect(own_nats.url, "test") as connection:
+    async with await connect(own_nats.url, "test", get_ring) as connection:
         await connection.wait_until_connected()
         received = await record_notifications(connection)
         await until(lambda: is_connected(notifier))

@@ -18,6 +18,7 @@ from runtime.jetstream import Connection, connect
 from tests.support.harness import feed
 from tests.support.harness.feed import Writer
 from tests.support.harness.forked_process import ForkedChild
+from tests.support.harness.keys import get_ring, ring_file
 from tests.support.harness.log_lines import parse_log_line
 from tests.support.harness.waiting import until
 
@@ -34,6 +35,7 @@ class RelayProcess:
             "DIPTYCH_DATABASE_URL": database_url,
             "DIPTYCH_NATS_URL": nats_url,
             "DIPTYCH_RELAY_ADDRESS": f"127.0.0.1:{self.port}",
+            "DIPTYCH_KEYS": str(ring_file()),
         }
         command = [sys.executable, "-m", "command_server.relay"]
         self.child = ForkedChild("relay", command, self._append, environment=environment)
@@ -154,7 +156,7 @@ async def test_a_relay_without_nats_is_unhealthy_and_releases_its_lease(
         await own_nats.start()
         await until(process.serves)
         await writer.wait_until_published()
-        async with await connect(own_nats.url, "observer") as observer:
+        async with await connect(own_nats.url, "observer", get_ring) as observer:
             await observer.wait_until_connected()
             await feed.assert_whole(observer, writer)
         assert await process.child.stop() == 0

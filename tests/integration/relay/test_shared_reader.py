@@ -10,7 +10,6 @@ import pytest
 from nats.js.errors import NotFoundError
 
 from contracts import streams
-from contracts.envelope import to_headers
 from runtime.jetstream import (
     Connection,
     Cursor,
@@ -20,6 +19,7 @@ from runtime.jetstream import (
     SharedReader,
 )
 from runtime.process.lifecycle import cancel_and_wait
+from tests.support.harness.keys import sign_events
 from tests.support.harness.log_lines import own_lines
 from tests.support.harness.shared_reading import (
     ALL,
@@ -178,9 +178,8 @@ async def test_a_reading_that_is_closed_before_its_first_step_leaves_no_consumer
 async def test_a_message_is_decoded_once_for_all_cursors(connection: Connection) -> None:
     epoch = await make_stream(connection)
     recorded_event = cheque_events("c-1")[0]
-    await connection.js.publish(
-        streams.subject(recorded_event.stream), recorded_event.data, headers=to_headers(recorded_event)
-    )
+    (message,) = sign_events(epoch, [recorded_event], after=0)
+    await connection.js.publish(message.subject, message.data, headers=message.headers)
     stream_type = streams.stream_type(recorded_event.stream)
     async with share(connection) as shared:
         cursors = [await shared.open(epoch, dict.fromkeys(ALL, 1), [stream_type]) for _ in range(2)]

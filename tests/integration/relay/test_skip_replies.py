@@ -13,6 +13,7 @@ from command_server.relay.skip_replies import SkipReplies
 from contracts.skips import SKIPS_SUBJECT, SkippedEvent, SkipsReply, SkipsRequest, decode_reply, encode
 from runtime.jetstream import UNREACHABLE, Connection, connect
 from runtime.postgres import create_engine
+from tests.support.harness.keys import get_ring
 from tests.support.harness.waiting import until
 
 ADD = """
@@ -26,7 +27,7 @@ ORDER BY version
 
 @pytest.fixture
 async def connection(nats_url: str) -> AsyncIterator[Connection]:
-    async with await connect(nats_url, "test") as connection:
+    async with await connect(nats_url, "test", get_ring) as connection:
         await connection.wait_until_connected()
         yield connection
 
@@ -34,7 +35,7 @@ async def connection(nats_url: str) -> AsyncIterator[Connection]:
 @pytest.fixture
 async def relay(database_url: str, nats_url: str) -> AsyncIterator[Connection]:
     engine = create_engine(database_url, session=session_settings(RELAY_ROLE))
-    async with await connect(nats_url, "relay") as connection:
+    async with await connect(nats_url, "relay", get_ring) as connection:
         replies = asyncio.create_task(SkipReplies(connection, engine).run())
         yield connection
         replies.cancel()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import nats.errors
@@ -9,28 +10,53 @@ import pytest
 from nats.js import api
 
 from contracts import streams
-from runtime.jetstream import Connection, SubjectReader, connect, subject
+from contracts.envelope import RecordedEvent
+from runtime.grpc.health import NotReady
+from runtime.jetstream import (
+    Connection,
+    KeysMissing,
+    StreamReplaced,
+    SubjectReader,
+    connect,
+    read_last_message,
+    subject,
+)
 from runtime.jetstream.nats_client import Receive
+from runtime.jetstream.stream import EPOCH_KEY, KEYS_KEY
+from tests.support.harness.keys import FEED_KEY, get_ring, sign_events
 
-HOT, OTHER = "diptych.events.0.a.b.hot", "diptych.events.0.a.b.other"
+HOT, OTHER = "a.b.hot", "a.b.other"
+EPOCH = "epoch"
 
 
 @pytest.fixture
 async def connection(nats_url: str) -> AsyncIterator[Connection]:
-    async with await connect(nats_url, "test") as connection:
+    async with await connect(nats_url, "test", get_ring) as connection:
         await connection.wait_until_connected()
+        metadata = {EPOCH_KEY: EPOCH, KEYS_KEY: FEED_KEY.id}
         await connection.js.add_stream(
-            api.StreamConfig(name=streams.JETSTREAM, subjects=[streams.SUBJECTS], allow_direct=True)
+            api.StreamConfig(
+                name=streams.JETSTREAM, subjects=[streams.SUBJECTS], allow_direct=True, metadata=metadata
+            )
         )
         yield connection
 
 
-async def publish(connection: Connection, subject: str, *versions: int | str, size: int = 10) -> None:
+def make_event(stream: str, version: int, size: int = 10) -> RecordedEvent:
+    return RecordedEvent(stream, version, "a.v1.Happened", b"x" * size, datetime.now(UTC), version, {})
+
+
+async def publish(connection: Connection, stream: str, *versions: int, size: int = 10) -> None:
+    after = (await connection.js.stream_info(streams.JETSTREAM)).state.last_seq
     acks = [
-        await connection.js.publish_async(subject, b"x" * size, headers={"diptych-version": str(version)})
-        for version in versions
+        await connection.js.publish_async(message.subject, message.data, headers=message.headers)
+        for message in sign_events(EPOCH, [make_event(stream, version, size) for version in versions], after)
     ]
     await asyncio.wait_for(asyncio.gather(*acks), 20)
+
+
+async def forge(connection: Connection, headers: Mapping[str, str]) -> None:
+    await connection.js.publish(streams.subject(HOT), b"forged", headers=dict(headers))
 
 
 async def publish_mixed(connection: Connection, count: int) -> None:
@@ -50,7 +76,7 @@ async def read_versions(reader: SubjectReader) -> list[int]:
 
 async def test_all_messages_are_read_in_batches(connection: Connection) -> None:
     await publish_mixed(connection, 1_000)
-    reader = SubjectReader(connection, HOT)
+    reader = SubjectReader(connection, streams.subject(HOT))
     assert len(await reader.read_batch()) == subject.BATCH_SIZE
     assert not await reader.has_ended()
     assert await read_versions(reader) == list(range(subject.BATCH_SIZE + 1, 1_001))
@@ -63,14 +89,14 @@ async def test_all_messages_are_read_in_batches(connection: Connection) -> None:
 @pytest.mark.parametrize("version", [1, 2, 777, 999, 1_000])
 async def test_seek_finds_a_version_of_a_long_subject(connection: Connection, version: int) -> None:
     await publish_mixed(connection, 1_000)
-    reader = SubjectReader(connection, HOT)
+    reader = SubjectReader(connection, streams.subject(HOT))
     await reader.seek(version)
     assert await read_versions(reader) == list(range(version, 1_001))
 
 
 async def test_seek_finds_the_end(connection: Connection) -> None:
     await publish_mixed(connection, 1_000)
-    reader = SubjectReader(connection, HOT)
+    reader = SubjectReader(connection, streams.subject(HOT))
     await reader.seek(1_001)
     assert await reader.read_batch() == []
     assert await reader.has_ended()
@@ -78,32 +104,66 @@ async def test_seek_finds_the_end(connection: Connection) -> None:
 
 async def test_a_short_subject_is_read_from_its_first_message(connection: Connection) -> None:
     await publish(connection, HOT, 2, 1, 3)
-    reader = SubjectReader(connection, HOT)
+    reader = SubjectReader(connection, streams.subject(HOT))
     await reader.seek(2)
     assert sorted(await read_versions(reader)) == [1, 2, 3]
 
 
-async def test_seek_passes_over_messages_that_no_relay_has_published(connection: Connection) -> None:
-    await publish(connection, HOT, *range(1, 400), "garbage", "", "-7", *range(400, 600))
-    for version in (399, 400, 401):
-        reader = SubjectReader(connection, HOT)
+async def test_foreign_messages_mislead_no_reader(connection: Connection) -> None:
+    await publish(connection, HOT, *range(1, 400))
+    last = await read_last_message(connection.js, streams.subject(HOT))
+    assert last is not None
+    for claim in ("1", "399", "9999", "garbage", "-7", ""):
+        await forge(connection, {**last.headers, "diptych-version": claim, "ce-id": f"{HOT}@{claim}"})
+    await publish(connection, HOT, *range(400, 600))
+    await forge(connection, {**last.headers, "diptych-version": "1"})
+    for version in (200, 399, 400, 401, 599, 600):
+        reader = SubjectReader(connection, streams.subject(HOT))
         await reader.seek(version)
-        first = next(
-            message for message in await reader.read_batch() if message.headers["diptych-version"].isdecimal()
-        )
-        assert int(first.headers["diptych-version"]) == version
+        events: list[RecordedEvent] = []
+        while (read := await reader.read_events()) is not None:
+            events += read
+        found = [event.version for event in events if event.version >= version]
+        assert found == list(range(version, 600))
+
+
+async def test_a_reader_notices_that_the_stream_was_replaced(connection: Connection) -> None:
+    await publish(connection, HOT, 1, 2)
+    assert len(await SubjectReader(connection, streams.subject(HOT)).read_events() or []) == 2
+    info = await connection.js.stream_info(streams.JETSTREAM)
+    await connection.js.delete_stream(streams.JETSTREAM)
+    await connection.js.add_stream(info.config.evolve(metadata={EPOCH_KEY: "new", KEYS_KEY: FEED_KEY.id}))
+    (message,) = sign_events("new", [make_event(HOT, 1)], after=0)
+    await connection.js.publish(message.subject, message.data, headers=message.headers)
+    reader = SubjectReader(connection, streams.subject(HOT))
+    with pytest.raises(StreamReplaced):  # rather than an end of the stream
+        await reader.read_events()
+    assert len(await SubjectReader(connection, streams.subject(HOT)).read_events() or []) == 1
+
+
+@pytest.mark.parametrize("keys", ["", "unknown", "r,unknown", "p"])
+async def test_a_stream_with_keys_that_are_unknown_here_is_not_read(
+    connection: Connection, keys: str
+) -> None:
+    await publish(connection, HOT, 1)
+    info = await connection.js.stream_info(streams.JETSTREAM)
+    await connection.js.update_stream(info.config.evolve(metadata={EPOCH_KEY: EPOCH, KEYS_KEY: keys}))
+    with pytest.raises(KeysMissing):
+        await SubjectReader(connection, streams.subject(HOT)).read_events()
+    with pytest.raises(NotReady):
+        connection.check_connected()
 
 
 async def test_an_empty_subject_has_ended(connection: Connection) -> None:
     await publish(connection, OTHER, 1)
-    reader = SubjectReader(connection, HOT)
+    reader = SubjectReader(connection, streams.subject(HOT))
     await reader.seek(5)
     assert (await reader.read_batch(), await reader.has_ended()) == ([], True)
 
 
 async def test_a_batch_is_bounded_in_bytes(connection: Connection) -> None:
     await publish(connection, HOT, *range(1, 6), size=600_000)
-    reader = SubjectReader(connection, HOT)
+    reader = SubjectReader(connection, streams.subject(HOT))
     sizes = [len(await reader.read_batch()) for _ in range(5)]
     assert sum(sizes) == 5
     assert max(sizes) <= 2
@@ -129,10 +189,10 @@ async def test_a_batch_with_a_lost_message_fails(
 
     monkeypatch.setattr(connection, "subscribe", lose)
     with pytest.raises(nats.errors.Error):
-        await SubjectReader(connection, HOT).read_batch()
+        await SubjectReader(connection, streams.subject(HOT)).read_batch()
 
 
 async def test_a_missing_stream_is_an_error(connection: Connection) -> None:
     await connection.js.delete_stream(streams.JETSTREAM)
     with pytest.raises(nats.errors.Error):
-        await SubjectReader(connection, HOT).read_batch()
+        await SubjectReader(connection, streams.subject(HOT)).read_batch()

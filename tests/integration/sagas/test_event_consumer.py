@@ -30,6 +30,7 @@ from runtime.jetstream import Connection, Cursor, SharedReader, StreamIdentity, 
 from runtime.process.lifecycle import cancel_and_wait
 from tests.support.builders.reservations import ended, made
 from tests.support.harness.account_watch import ACCOUNT_WATCH
+from tests.support.harness.keys import get_ring
 from tests.support.harness.projection_run import EventPublisher
 from tests.support.harness.saga_run import cashed, paid, written
 from tests.support.harness.shared_reading import HeldMessages
@@ -56,7 +57,7 @@ class FaultyEngine(Engine):
 
 @pytest.fixture
 async def connection(own_nats: Nats) -> AsyncIterator[Connection]:
-    async with await connect(own_nats.url, "test") as connection:
+    async with await connect(own_nats.url, "test", get_ring) as connection:
         await connection.wait_until_connected()
         yield connection
 

@@ -27,7 +27,7 @@ from runtime.grpc.rpc_error import RpcError
 from tests.support.harness.account_watch import ACCOUNT_WATCH, Watch
 from tests.support.harness.feed import Writer, read_identity, relay, wait_until_complete, writer
 from tests.support.harness.freshness import make_waits
-from tests.support.harness.keys import TOKENS, mint_token
+from tests.support.harness.keys import TOKENS, get_ring, mint_token
 from tests.support.harness.waiting import until
 from tests.support.ledger.stubs import events, events_v2
 
@@ -69,7 +69,7 @@ async def run_manager(database_url: str, nats_url: str) -> AsyncIterator[None]:
     """Run a manager without a dispatcher, killed in the middle of its work when the block ends."""
     store, stopping = SagaStore(database_url), asyncio.Event()
     leases = Leases(store, "ledger")
-    async with await jetstream.connect(nats_url, "manager") as nats:
+    async with await jetstream.connect(nats_url, "manager", get_ring) as nats:
         engine = Engine(store, [ACCOUNT_WATCH], read_stream_from(nats))
         replayer = StreamReplayer(engine, leases)
         consumer = EventConsumer(nats, engine, store, leases, replayer, Deadlines(engine, store))

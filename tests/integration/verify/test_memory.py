@@ -11,6 +11,7 @@ from operations.verify.checks.aggregates import Aggregates, Counts
 from operations.verify.contexts import banking
 from operations.verify.sources import PostgresReader, RedisReader, Sources, StreamContents
 from runtime.jetstream import connect
+from tests.support.harness.keys import get_ring
 
 EVENTS = 40_000
 MAX_GROWTH = 60_000_000
@@ -47,7 +48,7 @@ async def test_the_memory_does_not_grow_with_the_length_of_a_stream(
     await write_account(connection, "long", EVENTS, queued=True)
     await connection.close()
     await write_history(redis_url)
-    async with await connect(nats_url, "test") as nats:
+    async with await connect(nats_url, "test", get_ring) as nats:
         sources = Sources(PostgresReader(database_url), StreamContents(nats), RedisReader(redis_url))
         aggregates = {aggregate.stream_type: aggregate for aggregate in banking.AGGREGATES}
         counts = Counts()

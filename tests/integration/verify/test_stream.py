@@ -71,7 +71,7 @@ def change_third(subject: str | None = None, data: bytes | None = None, **header
         change_third(ce_type="acme.ledger.v1.ChequeVoided"),
         change_third(diptych_version="1"),
         change_third(ce_time="2020-01-01T00:00:00+00:00"),
-        change_third(new_header="1"),
+        change_third(diptych_new="1"),
         change_third(subject="diptych.events.0.ledger.cheque.c-1"),
     ],
     ids=["data", "actor", "type", "version", "time", "header", "subject"],
@@ -82,7 +82,17 @@ async def test_a_message_that_differs_from_its_event(system: System, change: Any
     assert await system.find_problems() == [f"event {event}: message 3 differs from PostgreSQL"]
 
 
-async def test_a_message_that_no_relay_published(system: System) -> None:
+async def test_foreign_messages_are_noted(system: System) -> None:
+    """A message without a signature, and one that was signed for another place."""
+    subject, headers, data = system.origin.messages[2]
+    await system.connection.js.publish("diptych.events.0.x.y.z", b"hello")
+    await system.connection.js.publish(subject, data, headers=headers)
+    report = await system.verify()
+    assert report.clean
+    assert "2 foreign messages in the stream, which all readers skip" in report.notes
+
+
+async def test_a_message_that_fits_no_event(system: System) -> None:
     await system.publish("diptych.events.0.x.y.z", {}, b"hello")
     assert await system.find_problems() == [
         "message 17: not published by a relay: subject diptych.events.0.x.y.z, position ''"

@@ -17,10 +17,18 @@ from command_server.relay.batch_sender import Publisher
 from command_server.relay.event_stream import EventStream
 from command_server.relay.outbox import Outbox
 from command_server.relay.relay import Relay
-from contracts.envelope import RecordedEvent, from_message
-from runtime.jetstream import Connection, StreamIdentity, StreamReader, connect, read_stream_identity
+from contracts.envelope import RecordedEvent
+from runtime.jetstream import (
+    Connection,
+    StreamIdentity,
+    StreamReader,
+    connect,
+    decode_event,
+    read_stream_identity,
+)
 from runtime.postgres import create_engine
 from runtime.process.lifecycle import cancel_and_wait
+from tests.support.harness.keys import get_ring
 from tests.support.harness.waiting import until
 
 APPEND = text("""
@@ -144,7 +152,7 @@ async def relay(
 ) -> AsyncIterator[RunningRelay]:
     """Run a relay whose stream is decorated by `publisher`."""
     engine = create_engine(database_url, session=session_settings(RELAY_ROLE))
-    async with await connect(nats_url, "relay") as connection:
+    async with await connect(nats_url, "relay", get_ring) as connection:
         events = stream(connection)
         outbox = Outbox(engine)
         running = RunningRelay(Relay(outbox, events, publisher(events)), outbox, events, connection)
@@ -177,13 +185,19 @@ async def wait_until_complete(connection: Connection, other_than: str = "") -> S
 
 
 async def read_stream(connection: Connection) -> EventsBySequence:
+    """Return the events of the stream, without foreign messages."""
     stream = await read_identity(connection)
     reader = await StreamReader.open(connection, stream.epoch, 1)
     events: EventsBySequence = {}
+    read = 0
     async with asyncio.timeout(20):
-        while len(events) < stream.messages:
-            for message in await reader.read_batch(1_000, 5):
-                events[message.sequence] = from_message(message.subject, message.headers, message.data)
+        while read < stream.messages:
+            messages = await reader.read_batch(1_000, 5)
+            read += len(messages)
+            keys = await connection.feed.find_keys(messages, stream.epoch)
+            for message, key in zip(messages, keys, strict=True):
+                if event := decode_event(message, key, stream.epoch):
+                    events[message.sequence] = event
     await reader.close()
     return events
 

@@ -1,11 +1,21 @@
 """A key ring for tests, and the tokens of servers that use it."""
 
+import atexit
 from base64 import urlsafe_b64decode
+from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 
+from contracts import streams
 from contracts.consistency_tokens import ConsistencyTokens
-from contracts.key_ring import MAC_SIZE, KeyRing
+from contracts.envelope import RecordedEvent, to_headers
+from contracts.feed_signatures import SIGNATURE, sign
+from contracts.key_ring import MAC_SIZE, KeyRing, Purpose
+from contracts.signed_tokens import TokenSigner
 from runtime.grpc.request_tokens import RequestTokens
+from runtime.jetstream import OutgoingMessage
 
 SECRET = "dGhlIGtleSByaW5nIG9mIGFsbCB0ZXN0cyBpcyBubyBzZWNyZXQu"
 SEED = "c2VhbHMgb2YgYWxsIHRlc3RzIGFyZSBub3Qgc2VjcmU="
@@ -20,17 +30,30 @@ FILE = b"""{"keys": [%s]}""" % b", ".join(
         (b"w", b"watch-tokens", SECRET),
         (b"f", b"confirmation", SECRET),
         (b"u", b"unique", SECRET),
+        (b"r", b"feed", SECRET),
         (b"s", b"seal", SEED),
     )
 )
 RING = KeyRing.parse(FILE)
 
 
+FEED_KEY = RING.keys["r"]
+
+
 def get_ring() -> KeyRing:
     return RING
 
 
+def sign_events(epoch: str, events: Iterable[RecordedEvent], after: int) -> Iterator[OutgoingMessage]:
+    """Yield the messages of events, as a relay signs them, with the subjects of readers."""
+    for sequence, event in enumerate(events, after + 1):
+        subject, headers = streams.subject(event.stream), to_headers(event)
+        headers[SIGNATURE] = sign(FEED_KEY, epoch, sequence, subject, headers, event.data)
+        yield OutgoingMessage(subject, event.data, headers)
+
+
 TOKENS = RequestTokens(get_ring)
+FEED_REPLIES = TokenSigner(Purpose.FEED, get_ring)
 CONSISTENCY_TOKENS = ConsistencyTokens(get_ring)
 mint_token = CONSISTENCY_TOKENS.mint
 
@@ -40,6 +63,14 @@ def write_ring(path: Path) -> Path:
     path.touch(mode=0o600)
     path.write_bytes(FILE)
     return path
+
+
+@cache
+def ring_file() -> Path:
+    """Return a file with the key ring of this module, for the processes that this test process starts."""
+    folder = Path(mkdtemp(prefix="diptych-keys-"))
+    atexit.register(rmtree, folder)
+    return write_ring(folder / "keys.json")
 
 
 def key_id_of(token: str) -> str:

@@ -10,6 +10,7 @@ from contracts.streams import JETSTREAM
 from devstack.servers import Nats
 from devstack.tcp_ports import free_port
 from runtime.jetstream import Connection, connect
+from tests.support.harness.keys import get_ring
 from tests.support.harness.waiting import until
 
 
@@ -93,7 +94,7 @@ class NatsCluster:
     async def __aenter__(self) -> Self:
         for server in self.servers:
             await server.start()
-        async with await connect(self.url, "test") as connection:
+        async with await connect(self.url, "test", get_ring) as connection:
             await connection.wait_until_connected()
 
             async def has_leader() -> bool:

@@ -23,6 +23,7 @@ from runtime import jetstream
 from runtime.process.lifecycle import cancel_and_wait
 from runtime.process.settings import Settings
 from tests.support.harness.contexts import SAGAS
+from tests.support.harness.keys import get_ring
 from tests.support.harness.waiting import until
 
 Call = tuple[str, str]
@@ -78,7 +79,7 @@ class FaultyClient(StepClient):
 async def run_managers(settings: Settings, client: FaultyClient) -> AsyncIterator[SagaReader]:
     """Run managers one after the other, each until it is killed; yield a reader of their sagas."""
     store = SagaStore(settings.database_url)
-    async with await jetstream.connect(settings.nats_url, "test") as nats:
+    async with await jetstream.connect(settings.nats_url, "test", get_ring) as nats:
         task = asyncio.create_task(_run_in_turn(nats, store, client))
         yield SagaReader(store.engine)
         task.cancel()

@@ -12,7 +12,7 @@ from nats.js import api
 from redis.asyncio import Redis
 
 from contracts import streams
-from contracts.envelope import RecordedEvent, to_headers
+from contracts.envelope import RecordedEvent
 from contracts.skips import PAGE_SIZE, SKIPS_SUBJECT, SkippedEvent, SkipsReply, decode_request, encode
 from projector.event_feed import JetStreamEventFeed
 from projector.leases import RedisLeases
@@ -26,8 +26,9 @@ from projector.runner import Runner
 from projector.skips import NO_SKIPS, Skips
 from projector.writer import Observer
 from runtime.jetstream import Connection, PublicationClock, SharedReader, connect
-from runtime.jetstream.stream import COMPLETE_KEY, EPOCH_KEY, INCARNATION_KEY
+from runtime.jetstream.stream import COMPLETE_KEY, EPOCH_KEY, INCARNATION_KEY, KEYS_KEY
 from tests.support.harness.jetstream import create_stream
+from tests.support.harness.keys import FEED_KEY, FEED_REPLIES, get_ring, sign_events
 from tests.support.ledger import histories as expect
 from tests.support.ledger.projections import CHEQUES
 from tests.support.ledger.stubs import types as views
@@ -67,16 +68,16 @@ class EventPublisher:
                 EPOCH_KEY: self.epoch,
                 INCARNATION_KEY: incarnation,
                 COMPLETE_KEY: str(complete).lower(),
+                KEYS_KEY: FEED_KEY.id,
             },
         )
 
     async def publish(self, *recorded_events: RecordedEvent) -> None:
-        """Publish events and wait for the acknowledgements."""
+        """Publish events and wait for the acknowledgements. Nothing else may publish meanwhile."""
+        after = (await self.connection.js.stream_info(streams.JETSTREAM)).state.last_seq
         acks = [
-            await self.connection.js.publish_async(
-                streams.subject(event.stream), event.data, headers=to_headers(event)
-            )
-            for event in recorded_events
+            await self.connection.js.publish_async(message.subject, message.data, headers=message.headers)
+            for message in sign_events(self.epoch, recorded_events, after)
         ]
         async with asyncio.timeout(60):
             await asyncio.gather(*acks)
@@ -85,16 +86,19 @@ class EventPublisher:
         """Reply as a relay does."""
         after = decode_request(request.data).after
         page = [event for event in self.skips if event.number > after][:PAGE_SIZE]
-        await request.respond(encode(SkipsReply(self.incarnation, page)))
+        await self._reply(request, encode(SkipsReply(self.incarnation, page)))
 
     async def confirm(self, request: Msg) -> None:
         """Reply as a relay does that has published everything."""
-        await request.respond(f"{self.epoch}/0".encode())
+        await self._reply(request, f"{self.epoch}/0".encode())
+
+    async def _reply(self, request: Msg, data: bytes) -> None:
+        await request.respond(FEED_REPLIES.sign(data, request.reply).encode())
 
 
 @asynccontextmanager
 async def publisher(nats_url: str) -> AsyncIterator[EventPublisher]:
-    async with await connect(nats_url, "publisher") as connection:
+    async with await connect(nats_url, "publisher", get_ring) as connection:
         await connection.wait_until_connected()
         publisher = EventPublisher(connection)
         await connection.client.subscribe(streams.PUBLISHED_SUBJECT, cb=publisher.confirm)
@@ -220,7 +224,10 @@ async def projector(
         partitions: fixed partitions, without leases; None to share them by leases.
         skips: whether to ask for events to skip, to which something has to reply.
     """
-    async with connect_redis(redis_url) as redis, await connect(nats_url, "projector") as connection:
+    async with (
+        connect_redis(redis_url) as redis,
+        await connect(nats_url, "projector", get_ring) as connection,
+    ):
         await connection.wait_until_connected()
         views_store, leases = store(redis, projection.view), RedisLeases(redis, "ledger")
         if partitions is not None:

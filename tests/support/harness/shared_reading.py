@@ -21,7 +21,12 @@ ALL = frozenset(range(streams.PARTITIONS))
 
 async def make_stream(connection: Connection) -> str:
     epoch = str(uuid4())
-    metadata = {"diptych-epoch": epoch, "diptych-incarnation": "i", "diptych-complete": "true"}
+    metadata = {
+        "diptych-epoch": epoch,
+        "diptych-incarnation": "i",
+        "diptych-complete": "true",
+        "diptych-keys": "r",
+    }
     await connection.js.add_stream(
         api.StreamConfig(
             name=streams.JETSTREAM, subjects=[streams.SUBJECTS], allow_direct=True, metadata=metadata

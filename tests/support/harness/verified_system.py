@@ -12,17 +12,19 @@ from nats.js import api
 from redis.asyncio import Redis
 
 from contracts import streams
+from contracts.feed_signatures import SIGNATURE, sign
 from contracts.view_layout import View
 from devstack.servers import Nats, Valkey
 from devstack.stack_kinds import temporary_stack
 from operations.verify.report import Report
 from operations.verify.verification import verify
 from runtime.jetstream import Connection, Message, StreamReader, connect, read_stream_identity
-from runtime.jetstream.stream import COMPLETE_KEY, EPOCH_KEY, INCARNATION_KEY
+from runtime.jetstream.stream import COMPLETE_KEY, EPOCH_KEY, INCARNATION_KEY, KEYS_KEY
 from runtime.process.settings import Settings
 from tests.support.harness.caller import Caller
 from tests.support.harness.changed_record import ALLOW_CHANGES
 from tests.support.harness.jetstream import create_stream
+from tests.support.harness.keys import FEED_KEY, get_ring, ring_file
 from tests.support.ledger.installation import CONTEXT
 from tests.support.ledger.stubs import commands, commands_v2, types
 
@@ -92,7 +94,11 @@ class System:
             await connection.close()
 
     async def publish(self, subject: str, headers: dict[str, str], data: bytes) -> None:
-        await self.connection.js.publish(subject, data, headers=headers)
+        """Publish a message as a relay does: with a signature for its place."""
+        sequence = (await self.connection.js.stream_info(streams.JETSTREAM)).state.last_seq + 1
+        unsigned = {name: value for name, value in headers.items() if name != SIGNATURE}
+        signature = sign(FEED_KEY, self.origin.epoch, sequence, subject, unsigned, data)
+        await self.connection.js.publish(subject, data, headers={**unsigned, SIGNATURE: signature})
 
     async def restream(self, change: Callable[[list[Stored]], Sequence[Stored]] = lambda same: same) -> None:
         """Recreate the stream with the same epoch and changed messages."""
@@ -100,6 +106,7 @@ class System:
             EPOCH_KEY: self.origin.epoch,
             INCARNATION_KEY: self.origin.incarnation,
             COMPLETE_KEY: "true",
+            KEYS_KEY: FEED_KEY.id,
         }
         config = api.StreamConfig(
             name=streams.JETSTREAM, subjects=[streams.SUBJECTS], allow_direct=True, metadata=metadata
@@ -124,8 +131,14 @@ async def restore_system(
     origin: Origin, database_url: str, nats_url: str, redis_url: str
 ) -> AsyncIterator[System]:
     """Restore stream and Redis; the database is a copy of the origin's already."""
-    settings = Settings(contexts=CONTEXT, database_url=database_url, nats_url=nats_url, redis_url=redis_url)
-    async with Redis.from_url(redis_url) as redis, await connect(nats_url, "test") as connection:
+    settings = Settings(
+        contexts=CONTEXT,
+        database_url=database_url,
+        nats_url=nats_url,
+        redis_url=redis_url,
+        keys=str(ring_file()),
+    )
+    async with Redis.from_url(redis_url) as redis, await connect(nats_url, "test", get_ring) as connection:
         await connection.wait_until_connected()
         await redis.flushall()
         for key, value in origin.keys.items():
@@ -137,7 +150,7 @@ async def restore_system(
 
 async def clear_servers(nats_server: Nats, redis_server: Valkey) -> None:
     """Delete the streams and keys of earlier tests."""
-    async with await connect(nats_server.url, "test") as connection:
+    async with await connect(nats_server.url, "test", get_ring) as connection:
         await connection.wait_until_connected()
         for stream in await connection.js.streams_info():
             await connection.js.delete_stream(stream.config.name or "")
@@ -162,7 +175,7 @@ async def build_origin(folder: Path, database_url: str, nats_url: str, redis_url
         report = await verify(stack.settings, within=30)
         assert report.clean, report.to_text()
     origin = Origin(database_url, "", "", [])
-    async with Redis.from_url(redis_url) as redis, await connect(nats_url, "test") as connection:
+    async with Redis.from_url(redis_url) as redis, await connect(nats_url, "test", get_ring) as connection:
         await connection.wait_until_connected()
         async for key in redis.scan_iter(count=1_000):
             origin.keys[key] = await redis.dump(key)  # type: ignore[assignment]
