@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from devstack.processes import Process
 from devstack.tcp_ports import free_port
 from operations.processes import PROJECTOR
+from tests.support.harness.keys import ring_file
 from tests.support.harness.projection_run import INCARNATION_ID, EventPublisher
 from tests.support.harness.waiting import until
 
@@ -18,8 +19,13 @@ GROUPS = {"ordering": ["ordering"], "banking,inventory": ["inventory", "banking"
 
 @asynccontextmanager
 async def run_group(redis_url: str, nats_url: str, contexts: str) -> AsyncIterator[Process]:
-    urls = {"DIPTYCH_REDIS_URL": redis_url, "DIPTYCH_NATS_URL": nats_url, "DIPTYCH_CONTEXTS": contexts}
-    process = Process(PROJECTOR, contexts, f"127.0.0.1:{free_port()}", os.environ | urls, lambda _: None)
+    settings = {
+        "DIPTYCH_REDIS_URL": redis_url,
+        "DIPTYCH_NATS_URL": nats_url,
+        "DIPTYCH_CONTEXTS": contexts,
+        "DIPTYCH_KEYS": str(ring_file()),
+    }
+    process = Process(PROJECTOR, contexts, f"127.0.0.1:{free_port()}", os.environ | settings, lambda _: None)
     await process.start()
     try:
         yield process

@@ -47,7 +47,8 @@ async def relay(database_url: str, nats_url: str) -> AsyncIterator[Connection]:
 async def ask(connection: Connection, projection: str, after: int = 0) -> SkipsReply | None:
     request = encode(SkipsRequest(projection, after))
     try:
-        return decode_reply((await connection.client.request(SKIPS_SUBJECT, request, timeout=1)).data)
+        reply = await connection.client.request(SKIPS_SUBJECT, request, timeout=1)
+        return decode_reply(connection.feed.verify_reply(reply))
     except UNREACHABLE:
         return None
 
