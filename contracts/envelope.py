@@ -89,17 +89,18 @@ def to_headers(event: RecordedEvent) -> dict[str, str]:
     }
     for key, value in event.metadata.items():
         # Stripped, since some clients of NATS strip what they read, and the signature covers it.
-        headers["traceparent" if key == "traceparent" else f"diptych-{key.replace('_', '-')}"] = value.strip()
+        headers[_METADATA_HEADERS.get(key) or f"diptych-{key.replace('_', '-')}"] = value.strip()
     return headers
 
 
 _OWN_HEADERS = {"diptych-version", "diptych-position"}
 """The headers with our prefix that become fields of the event rather than metadata."""
-_METADATA_KEYS = {
-    f"diptych-{key}": key.replace("-", "_")
-    for key in ("actor", "on-behalf-of", "command", "correlation-id", "causation-id")
-}
-"""Header to metadata key, for the usual metadata; a lookup is cheaper than converting the name."""
+_METADATA_HEADERS = {
+    key: f"diptych-{key.replace('_', '-')}"
+    for key in ("actor", "on_behalf_of", "command", "correlation_id", "causation_id")
+} | {"traceparent": "traceparent"}
+"""Metadata key to header, for the usual metadata; a lookup is cheaper than converting the name."""
+_METADATA_KEYS = {header: key for key, header in _METADATA_HEADERS.items()}
 
 
 def from_message(subject: str, headers: Mapping[str, str], data: bytes) -> RecordedEvent:
@@ -112,8 +113,6 @@ def from_message(subject: str, headers: Mapping[str, str], data: bytes) -> Recor
     for header, value in headers.items():
         if (key := _METADATA_KEYS.get(header)) is not None:
             metadata[key] = value
-        elif header == "traceparent":
-            metadata[header] = value
         elif header.startswith("diptych-") and header not in _OWN_HEADERS:
             metadata[header.removeprefix("diptych-").replace("-", "_")] = value
     return RecordedEvent(

@@ -111,6 +111,16 @@ CASES = [
         "q-1 cannot use the file of the key ring",
     ),
     Case(
+        "ForeignMessages",
+        {
+            'diptych_feed_foreign_messages_total{instance="p-1"}': "0x5 1x20",
+            'diptych_feed_foreign_messages_total{instance="p-2"}': "0x5 1x20",
+        },
+        {},
+        "Somebody else than the relay publishes to the stream",
+    ),
+    Case("ForeignMessages", {'diptych_feed_foreign_messages_total{instance="p-1"}': "7x20"}, None),
+    Case(
         "FilesInvalid",
         {'diptych_files_valid_ratio{instance="q-1",setting="DIPTYCH_TLS_CERTIFICATE"}': "0x20"},
         {"instance": "q-1", "setting": "DIPTYCH_TLS_CERTIFICATE"},
