@@ -10,6 +10,7 @@ from time import monotonic
 from uuid import uuid4
 
 import pytest
+from nats.aio.msg import Msg
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -27,6 +28,7 @@ from runtime.process.lifecycle import cancel_and_wait
 from runtime.telemetry import tracing
 from tests.support.harness import feed
 from tests.support.harness.feed import Writer
+from tests.support.harness.keys import FEED_REPLIES
 from tests.support.harness.log_lines import own_lines
 from tests.support.harness.waiting import until
 
@@ -173,6 +175,23 @@ async def test_it_confirms_that_all_earlier_events_are_published(
         identity = await feed.read_identity(relay.connection)
         assert (clock.latest.epoch, clock.latest.sequence) == (identity.epoch, 2_500)
         asking.cancel()
+
+
+async def test_a_forged_confirmation_is_not_believed(connection: Connection) -> None:
+    forgeries = [b"epoch/999", FEED_REPLIES.sign(b"epoch/999", "_INBOX.other").encode()]
+    asked = 0
+
+    async def forge(request: Msg) -> None:
+        nonlocal asked
+        await request.respond(forgeries[asked % 2])
+        asked += 1
+
+    await connection.client.subscribe(PUBLISHED_SUBJECT, cb=forge)
+    clock = PublicationClock(connection)
+    asking = asyncio.create_task(clock.run())
+    await until(lambda: asked > 2)
+    assert clock.latest is None
+    asking.cancel()
 
 
 async def is_confirmed(connection: Connection) -> bool:

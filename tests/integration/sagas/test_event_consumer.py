@@ -10,6 +10,7 @@ import pytest
 
 from contracts import streams
 from contracts.envelope import RecordedEvent
+from contracts.feed_signatures import SIGNATURE
 from devstack.servers import Nats
 from process_manager.deadlines.deadlines import Deadlines
 from process_manager.deadlines.statements import WRITE
@@ -17,12 +18,13 @@ from process_manager.engine import Engine
 from process_manager.feeds import feed_group
 from process_manager.feeds.event_consumer import EventConsumer
 from process_manager.feeds.feed_source import FeedSource, Source
-from process_manager.feeds.stream_reads import read_stream_from
+from process_manager.feeds.stream_reads import read_stream_end_from, read_stream_from
 from process_manager.feeds.stream_replayer import StreamReplayer
 from process_manager.leases import Leases
 from process_manager.postgres.due_work import Checkpoint, Feed
 from process_manager.postgres.statement_session import StatementSession
 from process_manager.postgres.store import SagaStore
+from process_manager.queries.awaited_events import StreamEnd
 from process_manager.queries.feed_reader import FeedReader
 from process_manager.saga import Saga
 from process_manager.sagas.inventory import RESERVATIONS
@@ -30,7 +32,7 @@ from runtime.jetstream import Connection, Cursor, SharedReader, StreamIdentity, 
 from runtime.process.lifecycle import cancel_and_wait
 from tests.support.builders.reservations import ended, made
 from tests.support.harness.account_watch import ACCOUNT_WATCH
-from tests.support.harness.keys import get_ring
+from tests.support.harness.keys import get_ring, sign_events
 from tests.support.harness.projection_run import EventPublisher
 from tests.support.harness.saga_run import cashed, paid, written
 from tests.support.harness.shared_reading import HeldMessages
@@ -114,6 +116,27 @@ async def test_all_feeds_share_one_consumer(
         ids.append("one-more")
         await publisher.publish(written("one-more"), paid("a"))
         await until(are_delivered)
+
+
+async def test_no_saga_begins_with_an_event_that_the_relay_has_not_signed(
+    store: SagaStore, connection: Connection, publisher: EventPublisher
+) -> None:
+    await publisher.publish(written("first"))
+    (forged,) = sign_events(publisher.epoch, [written("forged")], after=10)  # signed for another place
+    unsigned = {name: value for name, value in forged.headers.items() if name != SIGNATURE}
+    for headers in (unsigned, forged.headers):
+        await connection.js.publish(forged.subject, forged.data, headers=headers)
+    await publisher.publish(*(written(f"c-{number}") for number in range(streams.PARTITIONS * 3)))
+    ids = {"first", *(f"c-{number}" for number in range(streams.PARTITIONS * 3))}
+    async with consuming(store, connection, [COLLECTION]):
+
+        async def are_delivered() -> bool:
+            return (await read_instances(store)).keys() >= ids
+
+        await until(are_delivered)
+        end = await read_stream_end_from(connection)("ledger.cheque.forged")
+        assert end == StreamEnd(publisher.epoch, 3, 0)  # a place to pass, without an event
+    assert (await read_instances(store)).keys() == ids
 
 
 async def test_a_feed_that_fails_delays_no_other_and_rejoins(
