@@ -92,15 +92,12 @@ def create(path: Path, purpose: str, algorithm: str | None = None, after: timede
         algorithm: one of those for the purpose; the default if it is None.
         after: the time until it signs. Every process has to read the file within it.
     """
-    algorithms = list_algorithms(purpose)
-    if algorithm is not None and algorithm not in algorithms:
-        raise StartError(f"a key of the purpose {purpose} has the algorithm {' or '.join(algorithms)}")
     entries = _read(path) if path.exists() else []
     begin = (datetime.now(UTC) + after).replace(microsecond=0)
     entry = {
         "id": secrets.token_hex(4),
         "purpose": purpose,
-        "algorithm": algorithm or algorithms[0],
+        "algorithm": algorithm or list_algorithms(purpose)[0],
         "state": KeyState.ACTIVE.value,
         "from": begin.isoformat().replace("+00:00", "Z"),
         "secret": urlsafe_b64encode(secrets.token_bytes(_SECRET_SIZE)).decode(),

@@ -11,6 +11,7 @@ import json
 import os
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -85,8 +86,11 @@ async def export(
                 await _write_checkpoint(driver, writer, number)
                 observe(number - after, last - after)
             digest = writer.close()
-        except OSError as error:
-            raise StartError(f"{path}: {error.strerror or error}") from error
+        except BaseException as error:
+            writer.discard()  # nobody takes a part for an export
+            if isinstance(error, OSError):
+                raise StartError(f"{path}: {error.strerror or error}") from error
+            raise
         if is_recorded:
             await driver.execute(RECORD_EXPORT, after + 1, last, complete_until, digest)
     return Exported(after + 1, last, writer.rows, is_recorded)
@@ -100,6 +104,7 @@ class _Writer:
             self._file: BinaryIO = path.open("xb")
         except OSError as error:
             raise StartError(f"{path}: {error.strerror or error}") from error
+        self._path = path
         self._hash = sha256()
         self.rows = 0
 
@@ -107,6 +112,11 @@ class _Writer:
         line = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
         self._hash.update(line)
         self._file.write(line)
+
+    def discard(self) -> None:
+        with suppress(OSError):
+            self._file.close()
+        self._path.unlink(missing_ok=True)
 
     def close(self) -> bytes:
         """Make the file durable; return the digest of its content."""

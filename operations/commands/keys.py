@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from contracts.key_ring import ALGORITHMS, SIGNATURE, KeyState, Purpose
+from contracts.key_ring import ALGORITHMS, SIGNATURE, KeyState, Purpose, list_algorithms
 from operations import keys as key_ring
 from operations.cli_output import echo, echo_json
 from operations.cli_parts import read_settings
@@ -71,6 +71,9 @@ def check_keys(as_json: bool) -> None:
 @options.as_json
 def new_key(purpose: str, algorithm: str | None, after: timedelta, as_json: bool) -> None:
     """Add a key with a random secret, and print its id. The file is created if need be."""
+    algorithms = list_algorithms(purpose)
+    if algorithm is not None and algorithm not in algorithms:
+        raise click.BadParameter(f"of {purpose} is {' or '.join(algorithms)}", param_hint="--algorithm")
     key_id = key_ring.create(Path(read_settings().keys), purpose, algorithm, after)
     echo(format_object({"id": key_id}) if as_json else key_id)
 

@@ -33,6 +33,7 @@ async def test_an_export_is_verified_by_itself(sealed: Ledger, tmp_path: Path) -
     assert report.sealed == (await sealed.verify()).sealed
     with pytest.raises(StartError, match="nothing to export"):
         await export(sealed.database_url, tmp_path / "more.jsonl")
+    assert not (tmp_path / "more.jsonl").exists()
     with pytest.raises(StartError, match="exists"):
         await export(sealed.database_url, path, after=0)
 
@@ -104,3 +105,10 @@ async def test_the_command_line_exports_verifies_and_searches(
     await sealed.execute_as_owner("UPDATE reads SET caller = 'bob' WHERE number = 1")
     output = await run("audit", "verify", code=1)
     assert "reads: row 1: it was changed after it was sealed (checkpoint 1)" in output
+
+
+async def test_an_export_that_fails_leaves_no_file(sealed: Ledger, tmp_path: Path) -> None:
+    await sealed.execute_as_owner("DELETE FROM audit_checkpoints WHERE number = 1")
+    with pytest.raises(StartError, match="checkpoint 1 is missing"):
+        await export(sealed.database_url, tmp_path / "all.jsonl")
+    assert not (tmp_path / "all.jsonl").exists()

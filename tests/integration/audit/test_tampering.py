@@ -1,6 +1,7 @@
 """Whoever can change every row is found by the checkpoints, and each changed row is named."""
 
 import asyncio
+from typing import Any
 
 import asyncpg
 import pytest
@@ -9,8 +10,8 @@ from contracts.audit.checkpoint import Checkpoint
 from contracts.audit.digests import digest_event
 from operations.audit.checkpoints import read_text
 from operations_server.audit import sealer
+from operations_server.records import settled
 from tests.integration.audit.conftest import Ledger
-from tests.support.harness.waiting import until
 from tests.support.ledger.rules.messages import Deposit
 
 AUDIT_COLUMNS = "recorded_at, caller, request_id, type, outcome, stream, duration_us, request_digest, number"
@@ -200,9 +201,15 @@ async def test_a_row_that_is_committed_late_is_not_passed_over(
         "INSERT INTO refused_calls (method, reason, details, peer) VALUES ('m', 'r', '{}', 'p')"
     )
     await ledger.record()
+    waits = asyncio.Event()
+
+    async def await_writers(*arguments: Any) -> None:
+        waits.set()
+        await settled.await_writers(*arguments)
+
+    monkeypatch.setattr(sealer, "await_writers", await_writers)
     sealing = asyncio.create_task(ledger.sealer.seal())
-    waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'relation'"
-    await until(lambda: ledger.fetch(waits))
+    await asyncio.wait_for(waits.wait(), 10)  # the newest numbers are known
     assert not sealing.done()
     await transaction.commit()
     await late.close()

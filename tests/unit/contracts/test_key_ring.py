@@ -4,9 +4,11 @@ import json
 from typing import Any
 
 import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from contracts.key_ring import ALGORITHMS, KeyRing, KeyState, Purpose
-from tests.support.harness.keys import SECRET
+from tests.support.harness.keys import SECRET, SEED
 
 PURPOSE = Purpose.PAGE_TOKENS
 
@@ -117,3 +119,29 @@ def test_a_mac_depends_on_message_secret_purpose_id_and_algorithm(algorithm: str
     ]
     assert mac() == mac(state=KeyState.REVOKED) and len(mac()) == 16
     assert len({mac(), *changed}) == len(changed) + 1
+
+
+def seal_entry(**changes: Any) -> dict[str, Any]:
+    return entry(purpose="seal", algorithm="Ed25519", secret=SEED, **changes)
+
+
+def test_a_key_that_seals_signs_for_holders_of_its_public_key() -> None:
+    key = ring_of(seal_entry()).find_signing_key(Purpose.SEAL, START)
+    public_key = Ed25519PublicKey.from_public_bytes(key.get_public_key())
+    public_key.verify(key.sign(b"message"), b"message")
+    with pytest.raises(InvalidSignature):
+        public_key.verify(key.sign(b"message"), b"another")
+    assert "seed" not in repr(key)
+
+
+@pytest.mark.parametrize(
+    ("key", "problem"),
+    [
+        (entry(purpose="seal"), "unknown algorithm 'BLAKE2b-128' .known: Ed25519"),
+        (entry(algorithm="Ed25519", secret=SEED), "unknown algorithm 'Ed25519' .known: BLAKE2b-128"),
+        (seal_entry() | {"secret": SECRET}, "the secret must have 32 bytes, not 39"),
+    ],
+)
+def test_a_key_has_an_algorithm_for_its_purpose(key: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        ring_of(key)

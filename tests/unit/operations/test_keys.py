@@ -2,6 +2,7 @@
 
 import json
 import stat
+from base64 import urlsafe_b64encode
 from datetime import timedelta
 from pathlib import Path
 
@@ -98,3 +99,22 @@ def test_check_fails_without_a_key_to_sign_with(path: Path) -> None:
         2,
         f"Error: DIPTYCH_KEYS={path}: no active key for consistency-tokens\n",
     )
+
+
+def test_public_keys_are_listed_but_for_those_of_revoked_keys(path: Path) -> None:
+    keys.ensure(path)
+    (first,) = keys.read_public_keys(path).items()
+    assert run("public").output == f"{first[0]} {urlsafe_b64encode(first[1]).decode()}\n"
+    listed = {entry["id"]: entry for entry in map(json.loads, run("list", "--json").output.splitlines())}
+    assert [id_ for id_, entry in listed.items() if "public_key" in entry] == [first[0]]
+    second = keys.create(path, "seal", after=-timedelta(seconds=1))
+    assert set(keys.read_public_keys(path)) == {first[0], second}
+    keys.set_state(path, first[0], "revoked")
+    assert set(keys.read_public_keys(path)) == {second}
+
+
+def test_a_key_gets_no_algorithm_of_another_purpose(path: Path) -> None:
+    result = run("new", "--purpose", "seal", "--algorithm", "BLAKE2b-128")
+    assert result.exit_code == 2
+    assert "--algorithm: of seal is Ed25519" in result.output
+    assert not path.exists()
