@@ -107,17 +107,17 @@ test: $(READY) ## run the suite on real servers, in four processes
 test-long: $(IMPORTED)/.ready ## run more rounds, seeds and longer outages of the fault tests
 	pytest -q $(SPREAD) -m long -o faulthandler_timeout=1200
 
-up: $(READY) ## run the local stack until Ctrl-C; data stays in .diptych/
-	@exec $(BIN)/python devstack/child_exec.py $$PPID 15 - $(CURDIR)/$(BIN)/devstack up
+up: $(READY) ## run the local stack until Ctrl-C; data stays in .diptych/; TLS=1 for certificates and TLS
+	@exec $(BIN)/python devstack/child_exec.py $$PPID 15 - $(CURDIR)/$(BIN)/devstack up $(if $(TLS),--tls)
 
 observe: $(READY) ## run the local stack with Prometheus, Alertmanager and a trace viewer until Ctrl-C
-	@exec $(BIN)/python devstack/child_exec.py $$PPID 15 - $(CURDIR)/$(BIN)/devstack observe
+	@exec $(BIN)/python devstack/child_exec.py $$PPID 15 - $(CURDIR)/$(BIN)/devstack observe $(if $(TLS),--tls)
 
 dashboards: $(READY) ## write the Grafana dashboards in deploy/observability/
 	@$(BIN)/python -m deploy.observability.dashboards
 
 demo: $(READY) ## show orders from placing to fulfilment on a stack of its own
-	@exec $(BIN)/python -m devstack.demo
+	@exec $(BIN)/python -m devstack.demo $(if $(TLS),--tls)
 
 trace: $(READY) ## print the trace of an order on a stack of its own (docs/traces.md)
 	@exec $(BIN)/python -m tests.support.harness.traced_orders

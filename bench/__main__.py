@@ -29,6 +29,7 @@ from bench import (
     report,
     sagas,
     store,
+    tls,
 )
 from bench.comparison import InvalidRun, Results, Subject, interleave
 from bench.environment import Environment
@@ -48,6 +49,7 @@ GROUPS: Mapping[str, Open] = {
     "feed": feed.open_subjects,
     "client": client.open_subjects,
     "services": lambda environment: Services(environment).open_subjects(),
+    "tls": tls.open_subjects,
     "levels": lambda environment: Services(environment).open_levels(),
     "variants": lambda environment: Services(environment).open_variants(),
     "store": store.open_subjects,

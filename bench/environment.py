@@ -58,6 +58,8 @@ class Environment:
         self.token = stack.token(*stack_host.SCOPES, subject="bench")
         self.expected_events = 0
         """Events that the successful commands so far must have recorded."""
+        self.authorities: dict[str, Path] = {}
+        """The authority of the servers that are called by TLS, by their addresses."""
         self.placed_orders = 0
         """Orders `o-0`, `o-1`, ... that exist."""
 
@@ -160,6 +162,7 @@ class Environment:
             in_flight=in_flight,
             rate=rate,
             fresh_ids=events > 0,
+            authority=self.authorities.get(address),
         )
         cpu = meter.measure(result.ok)
         if result.ok != (count or sum(result.statuses.values())):

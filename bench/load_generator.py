@@ -148,6 +148,7 @@ class LoadGenerator:
         fresh_ids: bool = False,
         connections: int = CONNECTIONS,
         mixed: Mixed | None = None,
+        authority: Path | None = None,
         cores: Collection[int] | None = None,
         stop: asyncio.Event | None = None,
     ) -> LoadResult:
@@ -166,6 +167,7 @@ class LoadGenerator:
             fresh_ids: whether each call gets a request id of its own; for commands.
             connections: the number of HTTP/2 connections, to each server.
             mixed: another method that is called, too.
+            authority: the file with the authority of the server; None for a server without TLS.
             cores: those on which the program runs; None for all.
             stop: ends the calls once it is set, if that is earlier.
 
@@ -186,6 +188,7 @@ class LoadGenerator:
             f"-fresh-ids={str(fresh_ids).lower()}",
             f"-connections={min(connections, in_flight)}",
             *(mixed.to_arguments() if mixed else ()),
+            *([f"-ca={authority}"] if authority else []),
             cores=cores,
             stop=stop,
         )

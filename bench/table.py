@@ -12,6 +12,7 @@ from bench import (
     overload,
     sagas,
     served_method,
+    tls,
 )
 from bench.comparison import ABSOLUTE, Comparison, select_cpu, select_memory, select_percentile
 from bench.services import BATCH_SIZE, DELIVERIES_OF_ONE_ORDER, HOLDS_OF_ONE_SHOW, name_lone, name_on_h2corn
@@ -35,6 +36,11 @@ SERVICES = (
     Comparison("the store alone", "a commit a command", 2.5, 3.5),
     Comparison("PlaceOrder", "eventsourcing", 5, 7),
     Comparison(name_on_h2corn("PlaceOrder"), "eventsourcing", 8, 10),
+)
+TLS = tuple(
+    Comparison(tls.name_by_tls(name), name)
+    for method in ("GetOrder", "PlaceOrder")
+    for name in (method, name_on_h2corn(method))
 )
 FEED = (
     Comparison("relay", "bare publish", 0.8, 1.0),
@@ -140,4 +146,4 @@ MAINTENANCE = tuple(
     for name, must in ((maintenance.name_builds, 1.5), (maintenance.name_rehearsals, 1.2))
     for metric, metric_name in ((P50, "p50"), (P99, "p99"))
 )
-TABLE = (*SERVICES, *FEED, *SAGAS, *TOGETHER, *PARTS, *LOAD, *LONE, *MEMORY, *MAINTENANCE)
+TABLE = (*SERVICES, *TLS, *FEED, *SAGAS, *TOGETHER, *PARTS, *LOAD, *LONE, *MEMORY, *MAINTENANCE)

@@ -13,20 +13,25 @@ def main() -> None:
     """Run Diptych on this machine. The DIPTYCH_* variables name servers to use instead of starting them."""
 
 
+with_tls = click.option("--tls", is_flag=True, help="Use TLS between all processes, and to NATS.")
+
+
 @main.command()
-def up() -> None:
+@with_tls
+def up(tls: bool) -> None:
     """Run the local stack until Ctrl-C."""
     from devstack import up
 
-    up.run(read_settings())
+    up.run(read_settings(), tls=tls)
 
 
 @main.command()
-def observe() -> None:
+@with_tls
+def observe(tls: bool) -> None:
     """Run the local stack with Prometheus, Alertmanager and a trace viewer until Ctrl-C."""
     from devstack import up
 
-    up.run(read_settings(), observed=True)
+    up.run(read_settings(), observed=True, tls=tls)
 
 
 @main.command()

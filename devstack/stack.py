@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Self
 
+import grpc
+
 from devstack import tokens
 from devstack.child import Output
 from devstack.processes import Process
@@ -21,6 +23,7 @@ from operations.migrate import migrate
 from operations.processes import KINDS, PROJECTOR, ProcessKind
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
+from runtime.tls.channel_credentials import read_credentials
 
 
 class Stack:
@@ -98,6 +101,11 @@ class Stack:
 
     def of(self, kind: ProcessKind) -> list[Process]:
         return [process for process in self.processes if process.kind is kind]
+
+    @property
+    def credentials(self) -> grpc.ChannelCredentials | None:
+        """The credentials of calls to its processes; None for calls without TLS."""
+        return read_credentials(variables(self.settings))
 
     def token(self, *scopes: str, subject: str = "alice", lifetime: timedelta = timedelta(hours=1)) -> str:
         """Return an access token for the stack's processes."""

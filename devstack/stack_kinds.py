@@ -14,6 +14,7 @@ from devstack import folder_lock, tokens
 from devstack.child import Output
 from devstack.servers import Nats, Postgres, Server, Valkey
 from devstack.stack import Stack, variable
+from devstack.stack_tls import StackTls
 from devstack.tcp_ports import free_port
 from operations import keys as key_ring
 from operations.processes import (
@@ -36,6 +37,7 @@ def local_stack(
     environment: Mapping[str, str] | None = None,
     *,
     metrics: bool = False,
+    tls: bool = False,
 ) -> Stack:
     """Return the stack of `make up`, with one process of each kind.
 
@@ -45,6 +47,7 @@ def local_stack(
         output: returns the receiver of the lines of the process with this name.
         environment: further variables for all processes.
         metrics: whether the processes serve their metrics.
+        tls: whether its processes and NATS use TLS.
 
     Raises:
         StartError: a stack runs in this folder.
@@ -65,6 +68,9 @@ def local_stack(
         "operations_token": str(folder.absolute() / "operations.token"),
         "search_folder": str(folder.absolute() / "search"),
     }
+    certificates = StackTls.provision(folder / "certificates") if tls else None
+    if certificates is not None:
+        defaults |= certificates.settings
     applied_defaults = {
         name: value for name, value in defaults.items() if name not in user_settings.model_fields_set
     }
@@ -77,19 +83,39 @@ def local_stack(
             tokens.write_operations_token(settings)
 
     write_tokens()
-    servers: dict[str, Server] = {
-        "database_url": Postgres(folder / "postgres", urlsplit(settings.database_url).port, [lock]),
-        "nats_url": Nats(folder / "nats", urlsplit(settings.nats_url).port, [lock]),
-        "redis_url": Valkey(folder / "redis", urlsplit(settings.redis_url).port, [lock]),
-    }
+    servers = _create_servers(folder, settings, lock, certificates)
     own_servers = {
         name: server for name, server in servers.items() if name not in user_settings.model_fields_set
     }
-    stack = Stack(settings, own_servers, environment or {}, output, [lock], metrics)
+    if certificates is not None:
+        urls = {name: server.url for name, server in own_servers.items()}
+        settings = settings.model_copy(update=urls)
+    kind_environment = certificates.kind_environment if certificates else None
+    stack = Stack(settings, own_servers, environment or {}, output, [lock], metrics, kind_environment)
     stack.write_tokens = write_tokens
     for kind in KINDS:
         stack.add(kind)
     return stack
+
+
+def _create_servers(
+    folder: Path, settings: Settings, lock: int, certificates: StackTls | None
+) -> dict[str, Server]:
+    """Return the servers at the ports of the settings; with certificates those have TLS that can."""
+    ports = {
+        name: urlsplit(getattr(settings, name)).port for name in ("database_url", "nats_url", "redis_url")
+    }
+    if certificates is None:
+        return {
+            "database_url": Postgres(folder / "postgres", ports["database_url"], [lock]),
+            "nats_url": Nats(folder / "nats", ports["nats_url"], [lock]),
+            "redis_url": Valkey(folder / "redis", ports["redis_url"], [lock]),
+        }
+    return {
+        "database_url": certificates.create_postgresql(folder / "postgres", ports["database_url"], [lock]),
+        "nats_url": Nats(folder / "nats", ports["nats_url"], [lock], tls=certificates.get_store("nats")),
+        "redis_url": certificates.create_redis(folder, ports["redis_url"], [lock]),
+    }
 
 
 def temporary_stack(
@@ -110,6 +136,7 @@ def temporary_stack(
     output: Callable[[str], Output] | None = None,
     metrics: bool = False,
     kind_environment: Mapping[ProcessKind, Mapping[str, str]] | None = None,
+    tls: bool = False,
 ) -> Stack:
     """Return a stack on free ports.
 
@@ -131,12 +158,15 @@ def temporary_stack(
             folder.
         metrics: whether the processes serve their metrics.
         kind_environment: variables of each kind of process; `environment` takes precedence over them.
+        tls: whether its processes, and a NATS of its own, use TLS.
     """
+    certificates = StackTls.provision(folder / "certificates") if tls else None
     servers: dict[str, Server] = {}
     if database_url is None:
         servers["database_url"] = Postgres(folder / "postgres", durable=durable)
     if nats_url is None:
-        servers["nats_url"] = Nats(folder / "nats")
+        nats_tls = certificates.get_store("nats") if certificates else None
+        servers["nats_url"] = Nats(folder / "nats", tls=nats_tls)
     if redis_url is None:
         servers["redis_url"] = Valkey(folder / "redis")
     tokens.make_keys(folder / "jwks.json")
@@ -152,10 +182,17 @@ def temporary_stack(
         reflection=True,
         grpc_server=os.environ.get(variable("grpc_server"), "grpc.aio"),
         **{kind.address: f"127.0.0.1:{free_port()}" for kind in KINDS},
+        **(certificates.settings if certificates else {}),
         **{name: url or servers[name].url for name, url in urls.items()},
     )
     tokens.write_process_manager_token(settings)
     tokens.write_operations_token(settings)
+    if certificates is not None:
+        given = kind_environment or {}
+        kind_environment = {
+            kind: {**variables, **given.get(kind, {})}
+            for kind, variables in certificates.kind_environment.items()
+        }
     logs = output or (lambda name: folder / f"{name}.log")
     stack = Stack(
         settings, servers, environment or {}, logs, metrics=metrics, kind_environment=kind_environment

@@ -14,7 +14,8 @@ from devstack.child import Output
 from devstack.foreground import own_foreground
 from devstack.observe.observation import Observation, list_targets
 from devstack.processes import Process
-from devstack.servers import Server
+from devstack.servers import Postgres, Server
+from devstack.servers.tls_stores import TLS_ADVICE
 from devstack.stack import Stack
 from operations.processes import KINDS
 from runtime.process.settings import Settings
@@ -30,26 +31,27 @@ _WIDTH = max(len(kind.name) for kind in KINDS)
 _COLOURS = ("cyan", "magenta", "blue", "yellow")
 
 
-def run(settings: Settings, observed: bool = False) -> None:
+def run(settings: Settings, observed: bool = False, tls: bool = False) -> None:
     """Run the local stack until Ctrl-C, SIGTERM, or the end of the terminal.
 
     Args:
         settings: the user's own; servers that they name are used, not started.
         observed: whether Prometheus, Alertmanager and a trace viewer run beside it.
+        tls: whether processes and NATS use TLS.
 
     Raises:
         StartError: a port is taken, or something does not start.
     """
     with own_foreground():
-        asyncio.run(_run(settings, observed))
+        asyncio.run(_run(settings, observed, tls))
 
 
-async def _run(settings: Settings, observed: bool) -> None:
+async def _run(settings: Settings, observed: bool, tls: bool) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     observation = Observation(FOLDER / "observe", print_line) if observed else None
-    starting = asyncio.create_task(_start(settings, observation))
+    starting = asyncio.create_task(_start(settings, observation, tls))
     waiting = asyncio.create_task(stopped.wait())
     await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
     if stopped.is_set():
@@ -76,14 +78,14 @@ async def _run(settings: Settings, observed: bool) -> None:
     print_line("Stopped")
 
 
-async def _start(settings: Settings, observation: Observation | None) -> Stack:
+async def _start(settings: Settings, observation: Observation | None, tls: bool) -> Stack:
     """Start the stack and its observers; after a failure nothing keeps running."""
     if observation is None:
-        stack = stack_kinds.local_stack(FOLDER, settings, Console().output)
+        stack = stack_kinds.local_stack(FOLDER, settings, Console().output, tls=tls)
         await stack.start()
         return stack
     variables = await observation.find_traces()
-    stack = stack_kinds.local_stack(FOLDER, settings, Console().output, variables, metrics=True)
+    stack = stack_kinds.local_stack(FOLDER, settings, Console().output, variables, metrics=True, tls=tls)
     try:
         await observation.start_traces(stack.keep)
         await stack.start()
@@ -129,10 +131,21 @@ def describe(stack: Stack, observers: Sequence[Server] = ()) -> str:
         "Redis": settings.redis_url,
         **{server.name: server.url for server in observers},
         "data, keys": f"{FOLDER}/",
+        **({"TLS": f"export DIPTYCH_TLS_CA={settings.tls_ca}"} if settings.tls_ca else {}),
         "token": ".venv/bin/devstack token --scope ordering.write --scope ordering.own-prices",
     }
     title = click.style("Diptych is up; Ctrl-C stops it", bold=True)
+    rows |= {f"{name} in the clear": advice for name, advice in _list_plain(stack).items()}
     return "\n".join(["", title, *(f"  {subject:12} {value}" for subject, value in rows.items()), ""])
+
+
+def _list_plain(stack: Stack) -> dict[str, str]:
+    """Return the stores of a stack with TLS that have none, with what to install."""
+    if not stack.settings.tls_ca:
+        return {}
+    plain = {server.name for server in stack.servers.values() if server.url.startswith("redis:")}
+    plain |= {server.name for server in stack.servers.values() if type(server) is Postgres}
+    return {name: advice for name, advice in TLS_ADVICE.items() if name in plain}
 
 
 async def _supervise(part: Part) -> None:

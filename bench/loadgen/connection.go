@@ -3,11 +3,14 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"math"
 	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -57,8 +60,22 @@ func dial(o options, s *source, start time.Time) (*connection, error) {
 	return c, c.open()
 }
 
+// connect opens the transport, by TLS if the server's authority is given.
+func connect(o options) (net.Conn, error) {
+	if o.ca == "" {
+		return net.Dial("tcp", o.address)
+	}
+	pem, err := os.ReadFile(o.ca)
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(pem)
+	return tls.Dial("tcp", o.address, &tls.Config{RootCAs: roots, NextProtos: []string{"h2"}})
+}
+
 func (c *connection) open() error {
-	transport, err := net.Dial("tcp", c.options.address)
+	transport, err := connect(c.options)
 	if err != nil {
 		return err
 	}

@@ -30,6 +30,7 @@ type options struct {
 	seconds, deadline                   time.Duration
 	mixed                               target
 	mixedEvery                          int
+	ca                                  string
 }
 
 // target is a method, and the requests to send to it.
@@ -56,6 +57,7 @@ func main() {
 	flag.StringVar(&o.mixed.requests, "mixed-requests", "", "its requests")
 	flag.BoolVar(&o.mixed.freshIDs, "mixed-fresh-ids", false, "-fresh-ids for these requests")
 	flag.IntVar(&o.mixedEvery, "mixed-every", 0, "every call of this number is one of that method")
+	flag.StringVar(&o.ca, "ca", "", "file with the authority of a server with TLS; empty for none")
 	flag.Parse()
 	result, err := run(o)
 	if err == nil {

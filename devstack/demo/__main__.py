@@ -27,8 +27,11 @@ from runtime.process import logs
 from runtime.process.start_error import StartError
 
 
-async def main() -> None:
+async def main(tls: bool = False) -> None:
     """Start a stack with temporary data, run the demo on it, and stop it.
+
+    Args:
+        tls: whether the stack uses TLS.
 
     Raises:
         UnexpectedResult, StartError, Rejection, OutcomeUnknown: a step failed.
@@ -37,7 +40,7 @@ async def main() -> None:
     with TemporaryDirectory(prefix="diptych-demo-", ignore_cleanup_errors=True) as folder:
         started = monotonic()
         click.echo("Starting PostgreSQL, NATS, Valkey and Diptych's processes on free ports ...")
-        async with temporary_stack(Path(folder), durable=True) as stack:
+        async with temporary_stack(Path(folder), durable=True, tls=tls) as stack:
             click.echo(f"Up after {monotonic() - started:.1f} s")
             customer_id = await CustomersDemo(stack).run()
             await CatalogueDemo(stack).run()
@@ -61,6 +64,6 @@ async def _verify(stack: Stack) -> None:
 
 if __name__ == "__main__":
     try:
-        asyncio.run(main())
+        asyncio.run(main(tls="--tls" in sys.argv))
     except (UnexpectedResult, StartError, Rejection, OutcomeUnknown) as error:
         sys.exit(f"The demo failed: {error}")

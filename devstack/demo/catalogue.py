@@ -30,8 +30,8 @@ class CatalogueDemo:
 
     def __init__(self, stack: Stack) -> None:
         token = stack.token("catalogue.write", "catalogue.read")
-        self._write = aio.connect(stack.settings.command_address, token=token)
-        self._read = aio.connect(stack.settings.query_address, token=token)
+        self._write = aio.connect(stack.settings.command_address, token=token, tls=stack.credentials or False)
+        self._read = aio.connect(stack.settings.query_address, token=token, tls=stack.credentials or False)
         self._commands: Any = CommandServiceStub(self._write.channel)
         self._queries: Any = QueryServiceStub(self._read.channel)
 

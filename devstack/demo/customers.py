@@ -29,8 +29,8 @@ class CustomersDemo:
 
     def __init__(self, stack: Stack) -> None:
         token = stack.token(*SCOPES)
-        self._write = aio.connect(stack.settings.command_address, token=token)
-        self._read = aio.connect(stack.settings.query_address, token=token)
+        self._write = aio.connect(stack.settings.command_address, token=token, tls=stack.credentials or False)
+        self._read = aio.connect(stack.settings.query_address, token=token, tls=stack.credentials or False)
         self._commands: Any = CommandServiceStub(self._write.channel)
         self._queries: Any = QueryServiceStub(self._read.channel)
         self._email = f"ada-{uuid4().hex[:6]}@example.com"

@@ -89,8 +89,8 @@ class FulfilmentDemo:
         self._previous_orders = previous_orders
         self._manager = stack.add(PROCESS_MANAGER)
         token = stack.token(*SCOPES)
-        self._write = aio.connect(stack.settings.command_address, token=token)
-        self._read = aio.connect(stack.settings.query_address, token=token)
+        self._write = aio.connect(stack.settings.command_address, token=token, tls=stack.credentials or False)
+        self._read = aio.connect(stack.settings.query_address, token=token, tls=stack.credentials or False)
         self._ordering: Any = CommandServiceStub(self._write.channel)
         self._inventory: Any = InventoryStub(self._write.channel)
         self._banking: Any = BankingStub(self._write.channel)

@@ -42,9 +42,9 @@ class OrderingDemo:
         self._nats = nats
         write = stack.token("ordering.write", "ordering.own-prices", "ordering.read", "catalogue.write")
         read = stack.token("ordering.read")
-        self._write = aio.connect(stack.settings.command_address, token=write)
-        self._guest = aio.connect(stack.settings.command_address, token=read)
-        self._read = aio.connect(stack.settings.query_address, token=read)
+        self._write = aio.connect(stack.settings.command_address, token=write, tls=stack.credentials or False)
+        self._guest = aio.connect(stack.settings.command_address, token=read, tls=stack.credentials or False)
+        self._read = aio.connect(stack.settings.query_address, token=read, tls=stack.credentials or False)
         self._commands: CommandServiceAsyncStub = CommandServiceStub(self._write.channel)
         self._catalogue: Any = CatalogueStub(self._write.channel)
         self._guest_commands: CommandServiceAsyncStub = CommandServiceStub(self._guest.channel)

@@ -40,8 +40,8 @@ class PurchasingDemo:
 
     def __init__(self, stack: Stack) -> None:
         token = stack.token(*SCOPES)
-        self._write = aio.connect(stack.settings.command_address, token=token)
-        self._read = aio.connect(stack.settings.query_address, token=token)
+        self._write = aio.connect(stack.settings.command_address, token=token, tls=stack.credentials or False)
+        self._read = aio.connect(stack.settings.query_address, token=token, tls=stack.credentials or False)
         self._commands: Any = CommandServiceStub(self._write.channel)
         self._queries: Any = QueryServiceStub(self._read.channel)
         self._day = (datetime.now(UTC) + timedelta(days=7)).date().isoformat()

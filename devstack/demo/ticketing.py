@@ -33,8 +33,8 @@ class TicketingDemo:
 
     def __init__(self, stack: Stack) -> None:
         token = stack.token(*SCOPES)
-        self._write = aio.connect(stack.settings.command_address, token=token)
-        self._read = aio.connect(stack.settings.query_address, token=token)
+        self._write = aio.connect(stack.settings.command_address, token=token, tls=stack.credentials or False)
+        self._read = aio.connect(stack.settings.query_address, token=token, tls=stack.credentials or False)
         self._commands: Any = CommandServiceStub(self._write.channel)
         self._queries: Any = QueryServiceStub(self._read.channel)
         self._accounts: Any = BankingQueriesStub(self._read.channel)

@@ -88,7 +88,7 @@ class Postgres(Server):
         child = self._run(
             [
                 *(
-                    _find_postgres_program("initdb"),
+                    find_postgres_program("initdb"),
                     "--pgdata",
                     unfinished,
                     "--username",
@@ -135,10 +135,10 @@ class Postgres(Server):
         if not self._durable:
             settings |= {"fsync": "off", "full_page_writes": "off"}
         options = [f"--{name}={value}" for name, value in settings.items()]
-        return [_find_postgres_program("postgres"), "-D", self.data, *options]
+        return [find_postgres_program("postgres"), "-D", self.data, *options]
 
 
-def _find_postgres_program(name: str) -> Path:
+def find_postgres_program(name: str) -> Path:
     """Return the path of one of PostgreSQL's programs, from the folder PG_BIN or the wheel."""
     if folder := os.environ.get("PG_BIN"):
         return Path(folder, name)

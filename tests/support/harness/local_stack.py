@@ -19,7 +19,7 @@ import sys
 from devstack import up
 from runtime.process.settings import Settings
 
-postgres, nats, redis, observed = sys.argv[1:]
+postgres, nats, redis, kind = sys.argv[1:]
 urls = {
     "database_url": f"postgresql://diptych@127.0.0.1:{postgres}/diptych",
     "nats_url": f"nats://127.0.0.1:{nats}",
@@ -27,7 +27,8 @@ urls = {
 }
 chosen = Settings()
 named = chosen.model_dump(include=chosen.model_fields_set)
-up.run(Settings.model_construct(chosen.model_fields_set, **(urls | named)), observed=observed == "observed")
+settings = Settings.model_construct(chosen.model_fields_set, **(urls | named))
+up.run(settings, observed=kind == "observed", tls=kind == "tls")
 """
 # Becomes the foreground process of the terminal and handles Ctrl-C, as make does.
 MAKE_PROGRAM = """
@@ -44,11 +45,12 @@ class LocalStack:
     Args:
         folder: the folder.
         observed: whether it is `make observe`.
+        tls: whether it is `make up TLS=1`.
     """
 
-    def __init__(self, folder: Path, *, observed: bool = False) -> None:
+    def __init__(self, folder: Path, *, observed: bool = False, tls: bool = False) -> None:
         self.folder = folder
-        self._observed = observed
+        self._kind = "observed" if observed else "tls" if tls else "plain"
         self.ports = [free_port() for _ in range(3 + len(KINDS))]
         self.addresses = {
             kind.variable: f"127.0.0.1:{port}" for kind, port in zip(KINDS, self.ports[3:], strict=True)
@@ -71,7 +73,7 @@ class LocalStack:
             self.runs.append(
                 await create_subprocess_exec(
                     *(sys.executable, "-c", MAKE_PROGRAM, UP_PROGRAM, *map(str, self.ports[:3])),
-                    "observed" if self._observed else "plain",
+                    self._kind,
                     cwd=self.folder,
                     env={**os.environ, **self.addresses, **(variables or {})},
                     stdin=self._terminal if at_terminal else DEVNULL,
