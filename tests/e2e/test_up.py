@@ -51,9 +51,10 @@ async def test_a_killed_relay_is_restarted_and_a_second_stack_is_refused(running
     assert await second.wait() == 1
     assert "a stack runs already in .diptych" in up.output
     up.runs.pop()
-    (holder,) = re.findall(r"Lease acquired .*holder=\S+?:(\d+):", up.output)
+    leases = re.compile(r"^\W*relay .*Lease acquired .*holder=\S+?:(\d+):", re.MULTILINE)
+    (holder,) = leases.findall(up.output)
     os.kill(int(holder), signal.SIGKILL)
-    await until(lambda: up.output.count("Lease acquired") == 2)
+    await until(lambda: len(leases.findall(up.output)) == 2)
     assert "relay ended with exit code -9; restarting" in up.output
 
 
