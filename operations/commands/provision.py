@@ -24,7 +24,10 @@ def provision() -> None:
     "--folder", type=click.Path(file_okay=False, path_type=Path), required=True, help="For the files."
 )
 @click.option(
-    "--host", "hosts", multiple=True, help="A name or address of a server; may be given several times."
+    "--host",
+    "hosts",
+    multiple=True,
+    help="A name or address of all servers, or as PROCESS=HOST of one; may be given several times.",
 )
 @click.option(
     "--ttl", type=Duration(), default="90d", show_default=True, help="Lifetime of the certificates."

@@ -49,7 +49,7 @@ def issue(
     spiffe_id: str = "",
     lifetime: timedelta = timedelta(days=90),
 ) -> Pair:
-    """Return a certificate for a server and client.
+    """Return a certificate for a client, and for a server if it has hosts.
 
     Args:
         authority: signs it.
@@ -64,7 +64,9 @@ def issue(
     builder = _begin(_name(name), issuer.subject, key.public_key(), expires - datetime.now(UTC))
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     builder = builder.add_extension(_key_usage(signs_certificates=False), critical=True)
-    usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+    usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
+    if hosts:
+        usages.append(ExtendedKeyUsageOID.SERVER_AUTH)
     builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
     issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key())
     builder = builder.add_extension(issuer_key, critical=False)

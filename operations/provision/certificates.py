@@ -20,8 +20,10 @@ OPERATOR = "operator"
 """Whoever calls `diptych`."""
 STORES = ("postgresql", "nats", "redis")
 PROCESSES = (*(kind.name for kind in KINDS), OPERATOR)
+SERVERS = (*(kind.name for kind in KINDS if kind.serves_calls), *STORES)
+"""Those that are reached by TLS. The others have certificates for clients alone."""
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-"""The hosts that all certificates have."""
+"""The hosts that all servers have."""
 AUTHORITY = "ca"
 _HOST = re.compile(r"(?=.{1,253}\Z)(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_-]+)*")
 
@@ -38,15 +40,15 @@ def provision(
 
     Args:
         folder: for the files; made if need be.
-        hosts: names and addresses at which the servers are reached, besides those of this machine.
+        hosts: names and addresses at which the servers are reached, besides those of this machine; as
+            `process=host` those of one process or store.
         lifetime: of the certificates.
         authority_lifetime: of a new authority.
 
     Raises:
         StartError: a host is none, or the authority cannot be used or written.
     """
-    for host in hosts:
-        _check_host(host)
+    own_hosts = _read_hosts(hosts)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
@@ -54,12 +56,29 @@ def provision(
         lines = [_describe(AUTHORITY, authority)]
         for name in (*PROCESSES, *STORES):
             spiffe_id = f"spiffe://{TRUST_DOMAIN}/{name}"
-            pair = issue(authority, name, [*LOOPBACK, *hosts], spiffe_id, lifetime)
+            pair = issue(authority, name, own_hosts.get(name, ()), spiffe_id, lifetime)
             _write(folder, name, pair)
             lines.append(_describe(name, pair))
     except OSError as error:
         raise StartError(f"{folder}: {error.strerror or error}") from error
     return lines
+
+
+def _read_hosts(hosts: Sequence[str]) -> dict[str, list[str]]:
+    """Return the hosts of each server.
+
+    Raises:
+        StartError: one is no host, or of no server.
+    """
+    own_hosts = {name: list(LOOPBACK) for name in SERVERS}
+    for text in hosts:
+        name, separator, host = text.rpartition("=")
+        if separator and name not in SERVERS:
+            raise StartError(f"--host {text!r}: {name!r} is none of {', '.join(SERVERS)}")
+        _check_host(host)
+        for server in [name] if separator else SERVERS:
+            own_hosts[server].append(host)
+    return own_hosts
 
 
 def _check_host(host: str) -> None:

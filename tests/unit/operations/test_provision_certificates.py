@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from operations.processes import KINDS
 from operations.provision.certificates import PROCESSES, STORES, provision
@@ -20,7 +21,7 @@ def read(path: Path) -> x509.Certificate:
 
 def test_each_process_and_store_has_a_certificate_with_its_name(tmp_path: Path) -> None:
     folder = tmp_path / "certificates"
-    provision(folder, ["commands.internal", "10.0.0.7"], DAY, 10 * DAY)
+    provision(folder, ["all.internal", "10.0.0.7", "nats=nats.internal"], DAY, 10 * DAY)
     assert folder.stat().st_mode & 0o777 == 0o700
     authority = read(folder / "ca.pem")
     assert {kind.name for kind in KINDS} < set(PROCESSES)
@@ -32,9 +33,16 @@ def test_each_process_and_store_has_a_certificate_with_its_name(tmp_path: Path) 
         leaf.verify_directly_issued_by(authority)
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         assert names.get_values_for_type(x509.UniformResourceIdentifier) == [f"spiffe://diptych/{name}"]
-        assert {"localhost", "commands.internal"} <= set(names.get_values_for_type(x509.DNSName))
         addresses = set(map(str, names.get_values_for_type(x509.IPAddress)))
-        assert addresses == {"127.0.0.1", "::1", "10.0.0.7"}
+        usages = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        hosts = set(names.get_values_for_type(x509.DNSName))
+        if name in ("relay", "projector", "operator"):
+            assert (hosts, addresses, list(usages)) == (set(), set(), [ExtendedKeyUsageOID.CLIENT_AUTH])
+        else:
+            own = {"nats.internal"} if name == "nats" else set()
+            assert hosts == {"localhost", "all.internal", *own}
+            assert addresses == {"127.0.0.1", "::1", "10.0.0.7"}
+            assert ExtendedKeyUsageOID.SERVER_AUTH in usages
     assert len(list(folder.iterdir())) == 2 * (1 + len(PROCESSES) + len(STORES))
 
 
@@ -69,4 +77,6 @@ def test_an_authority_that_cannot_be_used_is_not_replaced(tmp_path: Path) -> Non
 def test_a_host_that_is_none_is_refused(tmp_path: Path, host: str) -> None:
     with pytest.raises(StartError, match=r"--host .*: is neither a name nor an address"):
         provision(tmp_path, [host], DAY, DAY)
+    with pytest.raises(StartError, match=r"--host 'relay=a': 'relay' is none of command_server, "):
+        provision(tmp_path, ["relay=a"], DAY, DAY)
     assert not list(tmp_path.iterdir())
