@@ -32,7 +32,7 @@ async def main(lifecycle: Lifecycle) -> None:
     engine = create_engine(settings.database_url, session=session_settings(RELAY_ROLE))
     async with await connect(settings.nats_url, "relay", keys.get_ring) as connection:
         lease = Lease(engine, can_lead=lambda: connection.connected)
-        stream = EventStream(connection)
+        stream = EventStream(connection, keeps_all=settings.keep_stream is None)
         relay = Relay(Outbox(engine), stream, ObservedPublisher(stream))
         prune = partial(prune_outbox, Outbox(engine), settings.outbox_retention)
         pending = PendingEvents(Outbox(engine))

@@ -67,11 +67,17 @@ class MessageTooLarge(Exception):
 
 
 class EventStream:
-    """The stream of all events, for the relay."""
+    """The stream of all events, for the relay.
 
-    def __init__(self, connection: Connection) -> None:
+    Args:
+        connection: to NATS.
+        keeps_all: whether the stream refuses to remove old messages, which housekeeping does otherwise.
+    """
+
+    def __init__(self, connection: Connection, *, keeps_all: bool = True) -> None:
         self.signals = Signals(connection)
         self._connection = connection
+        self._keeps_all = keeps_all
         self._key: Key | None = None
         """The key that signs, once the stream's metadata names it."""
         self._publisher = BatchPublisher(connection)
@@ -132,6 +138,12 @@ class EventStream:
             return str(error)
         return ""
 
+    def find_obstacle(self, stream: StreamIdentity) -> str:
+        """Return why the stream cannot be kept; empty if it can."""
+        if stream.denies_purges and not self._keeps_all:
+            return "its messages cannot be removed, which DIPTYCH_KEEP_STREAM asks for"
+        return self.find_distrust(stream)
+
     async def declare_key(self, stream: StreamIdentity) -> None:
         """Record the key that signs from now on in the stream's metadata."""
         key = self._find_key()
@@ -158,7 +170,7 @@ class EventStream:
         with suppress(NotFoundError):
             replicas = (await self._connection.js.stream_info(streams.JETSTREAM)).config.num_replicas
             await self._connection.js.delete_stream(streams.JETSTREAM)
-        config = _build_config(str(uuid4()), incarnation, self._find_key().id)
+        config = _build_config(str(uuid4()), incarnation, self._find_key().id, deny_purge=self._keeps_all)
         await self._connection.js.add_stream(config.evolve(num_replicas=replicas))
 
     async def enable_batches(self, stream: StreamIdentity) -> None:
@@ -234,8 +246,8 @@ class EventStream:
         return await StreamReader.open(self._connection, epoch, start)
 
 
-def _build_config(epoch: str, incarnation: str, key_id: str) -> api.StreamConfig:
-    """Return the configuration of a new stream: it keeps all messages, and refuses new ones when full."""
+def _build_config(epoch: str, incarnation: str, key_id: str, *, deny_purge: bool) -> api.StreamConfig:
+    """Return the configuration of a new stream: it keeps its messages, and refuses new ones when full."""
     return api.StreamConfig(
         name=streams.JETSTREAM,
         description="Diptych's events; a copy of the recorded events, safe to delete: the relay recreates it",
@@ -244,6 +256,8 @@ def _build_config(epoch: str, incarnation: str, key_id: str) -> api.StreamConfig
         retention=api.RetentionPolicy.LIMITS,
         storage=api.StorageType.FILE,
         discard=api.DiscardPolicy.NEW,
+        deny_delete=True,
+        deny_purge=deny_purge,
         allow_direct=True,
         allow_atomic=True,  # for relays of earlier releases, which may take over during an upgrade
         metadata={EPOCH_KEY: epoch, INCARNATION_KEY: incarnation, COMPLETE_KEY: "false", KEYS_KEY: key_id},

@@ -65,12 +65,12 @@ class Recovery:
         """Return the stream, recreated if it is unusable, and load the state that belongs to it."""
         self._state = state = await self._outbox.read_state()
         stream = await self._stream.read_identity()
-        distrust = self._stream.find_distrust(stream) if stream else ""
-        if stream is None or distrust or not is_usable(stream, state):
+        obstacle = self._stream.find_obstacle(stream) if stream else ""
+        if stream is None or obstacle or not is_usable(stream, state):
             if stream is None and not state.epoch:
                 log.info("Creating the first stream")
             else:
-                log.warning("Stream unusable; recreating", error=distrust, stream=stream, state=state)
+                log.warning("Stream unusable; recreating", error=obstacle, stream=stream, state=state)
             await self._sender.recreate_stream(state)
             stream = await self._stream.read_identity()
             if stream is None or not is_usable(stream, state):

@@ -16,6 +16,7 @@ class Nats(Server):
         keep: file descriptors that it inherits.
         tls: its certificate, its key, and the authority of both sides; None for plaintext.
         verifies_clients: whether clients need a certificate, too.
+        users: a configuration with users; None to ask for none.
     """
 
     name = "NATS"
@@ -28,10 +29,12 @@ class Nats(Server):
         *,
         tls: tuple[Path, Path, Path] | None = None,
         verifies_clients: bool = False,
+        users: Path | None = None,
     ) -> None:
         super().__init__(folder, port, keep)
         self._tls = tls
         self._verifies_clients = verifies_clients
+        self._users = users
 
     @property
     def url(self) -> str:
@@ -46,7 +49,8 @@ class Nats(Server):
     def _command(self) -> list[str | Path]:
         program = Path(sysconfig.get_path("scripts"), "nats-server")
         address = ["--addr", "127.0.0.1", "--port", str(self.port)]
-        return [program, *address, "--jetstream", "-sd", self.folder, *self._tls_arguments()]
+        users: list[str | Path] = ["--config", self._users] if self._users else []
+        return [program, *address, "--jetstream", "-sd", self.folder, *self._tls_arguments(), *users]
 
     def _tls_arguments(self) -> list[str | Path]:
         if self._tls is None:

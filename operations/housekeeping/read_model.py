@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any
 
-from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from contracts.generations import read_all
@@ -14,6 +13,7 @@ from projector.projection import Projection
 from projector.redis_archive import RedisArchive
 from runtime.process.contexts import choose_contexts, load_parts
 from runtime.process.settings import Settings
+from runtime.redis.pool import open_client
 
 TIMEOUT = 5.0
 """Seconds for each answer of Redis."""
@@ -32,7 +32,7 @@ async def work_on_projections(settings: Settings, work: Work) -> tuple[int, str,
     """
     projections = load_parts(choose_contexts(settings), "projections", "PROJECTIONS", Projection)
     count, archived, notes = 0, 0, list[str]()
-    async with Redis.from_url(settings.redis_url, socket_timeout=TIMEOUT) as redis:
+    async with open_client(settings.redis_url, socket_timeout=TIMEOUT) as redis:
         generations = [
             projection.at(view.generation)
             for projection in projections

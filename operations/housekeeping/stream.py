@@ -14,8 +14,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from redis.asyncio import Redis
-
 from contracts import streams
 from contracts.generations import read_all
 from operations.housekeeping.database import Database
@@ -33,6 +31,7 @@ from runtime.jetstream.stream import (
 )
 from runtime.process.contexts import choose_contexts, load_parts
 from runtime.process.settings import Settings
+from runtime.redis.pool import open_client
 
 TIMEOUT = 5.0
 """Seconds for the connection to NATS, and for each answer of Redis."""
@@ -68,6 +67,8 @@ class StreamRemoval:
         stream = await read_stream_identity(self._connection.js)
         if stream is None or not stream.complete or not stream.intact:
             return Result(note="the stream is being rebuilt")
+        if stream.denies_purges:
+            return Result(note="the stream keeps all messages; restart the relays with DIPTYCH_KEEP_STREAM")
         epoch, incarnation, marked = (await self._database.fetch(MARKED))[0]
         if (epoch, incarnation) != (stream.epoch, stream.incarnation):
             return Result(note="the relay is not at work on this stream")
@@ -178,7 +179,7 @@ async def remove(
     sagas = load_parts(manifests, "sagas", "SAGAS", Saga)
     connection = await connect(settings.nats_url, "housekeeping")
     try:
-        async with Redis.from_url(settings.redis_url, socket_timeout=TIMEOUT) as redis:
+        async with open_client(settings.redis_url, socket_timeout=TIMEOUT) as redis:
             async with asyncio.timeout(TIMEOUT):
                 await connection.wait_until_connected()
             generations = [each for view in views for each in await read_all(redis, view)]

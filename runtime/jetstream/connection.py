@@ -139,6 +139,8 @@ class Connection:
             await self.client.connect(
                 self._url.servers,
                 name=self._name,
+                nkeys_seed=self._url.nkey or None,
+                inbox_prefix=self._url.inbox_prefix,
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=0.25,  # type: ignore[arg-type]  # seconds; sleep takes a float
                 connect_timeout=2,

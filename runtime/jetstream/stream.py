@@ -74,6 +74,8 @@ class StreamIdentity:
     """The sequence up to which housekeeping has removed messages, or is about to."""
     has_history: bool = False
     """Whether it has all events that had been published before it was created."""
+    denies_purges: bool = False
+    """Whether nobody can remove its messages but with the stream."""
     takes_batches: bool = False
     """Whether its configuration allows fast batches (`BatchPublisher`)."""
     keys: frozenset[str] = frozenset()
@@ -119,6 +121,7 @@ async def read_stream_identity(js: JetStreamContext) -> StreamIdentity | None:
         created=info.created,
         removed_to=int(metadata.get(REMOVED_KEY, 0)),
         has_history=metadata.get(HISTORY_KEY) == "true",
+        denies_purges=bool(info.config.deny_purge),
         takes_batches=bool(info.config.allow_batched),
         keys=frozenset(filter(None, metadata.get(KEYS_KEY, "").split(","))),
         replicas=info.config.num_replicas or 1,

@@ -26,10 +26,12 @@ DATABASE_OPTIONS: Mapping[str, re.Pattern[str]] = {
     "application_name": _FILE,
 }
 """The options of a database URL, with libpq's names."""
-NATS_OPTIONS: Mapping[str, re.Pattern[str]] = {"ca": _FILE, "cert": _FILE, "key": _FILE}
-"""The options of a NATS URL, with the names of the `nats` command line."""
+NATS_TLS_OPTIONS: Mapping[str, re.Pattern[str]] = {"ca": _FILE, "cert": _FILE, "key": _FILE}
+NATS_OPTIONS = {**NATS_TLS_OPTIONS, "nkey": _FILE}
+"""The options of a NATS URL; those of TLS have the names of the `nats` command line."""
 REDIS_OPTIONS: Mapping[str, re.Pattern[str]] = {
     "db": _NUMBER,
+    "password_file": _FILE,
     "ssl_cert_reqs": re.compile("none|optional|required"),
     "ssl_check_hostname": re.compile("true|false", re.IGNORECASE),
     "ssl_ca_certs": _FILE,
@@ -38,7 +40,7 @@ REDIS_OPTIONS: Mapping[str, re.Pattern[str]] = {
     "ssl_keyfile": _FILE,
     "ssl_password": _FILE,
 }
-"""The options of a Redis URL, with redis-py's names."""
+"""The options of a Redis URL: redis-py's, and the file of the password."""
 
 
 def _check_optional_text(text: str) -> str:
@@ -117,7 +119,8 @@ def _check_database_url(text: str) -> str:
 def _check_nats_url(text: str) -> str:
     for part in check_text(text).split(","):
         parts = _split_url(part.strip(), ("nats", "tls", "ws", "wss"))
-        if _check_options(parts, NATS_OPTIONS) and parts.scheme not in ("tls", "wss"):
+        options = _check_options(parts, NATS_OPTIONS)
+        if options.keys() & NATS_TLS_OPTIONS.keys() and parts.scheme not in ("tls", "wss"):
             raise ValueError("has options of TLS, and its scheme is neither tls nor wss")
         if not parts.hostname:
             raise ValueError("names no host")

@@ -9,6 +9,7 @@ from typing import Any
 from redis.asyncio.connection import Connection, SSLConnection, parse_url
 
 from runtime.process.start_error import InvalidSetting
+from runtime.redis.credentials import split_url
 from runtime.tls.store_context import StoreContext
 
 FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
@@ -35,14 +36,15 @@ def parse_address(url: str) -> "RedisAddress":
 
 
 class RedisAddress:
-    """A `redis://` or `rediss://` address, with the query options `ssl_*` of redis-py.
+    """A `redis://` or `rediss://` address, with the query options of REDIS_OPTIONS.
 
     Raises:
         ValueError: the URL is not such an address.
     """
 
     def __init__(self, url: str) -> None:
-        options = parse_url(url)
+        plain_url, credentials = split_url(url)
+        options = {**parse_url(plain_url), **credentials}
         connection_class = options.pop("connection_class", Connection)
         if not issubclass(connection_class, Connection):
             raise ValueError("not a redis:// or rediss:// URL")
@@ -65,7 +67,9 @@ class RedisAddress:
         """The commands that begin a connection: they authenticate and select the database."""
         redis = self._redis
         commands: list[tuple[str | int, ...]] = []
-        if redis.password:
+        if redis.credential_provider:
+            commands.append(("AUTH", *redis.credential_provider.get_credentials()))
+        elif redis.password:
             commands.append(("AUTH", redis.username or "default", redis.password))
         if redis.db:
             commands.append(("SELECT", int(redis.db)))

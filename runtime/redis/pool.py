@@ -1,10 +1,13 @@
-"""A bounded pool of connections to Redis."""
+"""Clients of Redis, from the setting `redis_url`."""
 
-from redis.asyncio import BlockingConnectionPool
+from typing import Any
+
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from runtime.redis.address import checking_url
+from runtime.redis.credentials import split_url
 
 
 def create_pool(url: str, *, connections: int, timeout: float) -> BlockingConnectionPool:
@@ -19,8 +22,10 @@ def create_pool(url: str, *, connections: int, timeout: float) -> BlockingConnec
         InvalidSetting: the URL is not a Redis URL.
     """
     with checking_url():
+        plain_url, credentials = split_url(url)
         pool = BlockingConnectionPool.from_url(
-            url,
+            plain_url,
+            **credentials,
             max_connections=connections,
             timeout=timeout,
             socket_timeout=timeout,
@@ -30,3 +35,18 @@ def create_pool(url: str, *, connections: int, timeout: float) -> BlockingConnec
         )
         pool.connection_class(**pool.connection_kwargs)  # checks the options
     return pool
+
+
+def open_client(url: str, **options: Any) -> Redis:
+    """Return a client with an unbounded pool, for tools; its context closes it.
+
+    Args:
+        url: `redis://…`.
+        options: of `Redis.from_url`.
+
+    Raises:
+        InvalidSetting: the URL is not a Redis URL.
+    """
+    with checking_url():
+        plain_url, credentials = split_url(url)
+        return Redis.from_url(plain_url, **credentials, **options)

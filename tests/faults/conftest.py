@@ -22,7 +22,12 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack
         contexts := f"{CONTEXT},banking"
     ):  # the money is banking's, all other traffic the ledger's
         async with temporary_stack(
-            folder, contexts=contexts, command_servers=2, relays=2, query_servers=2
+            folder,
+            contexts=contexts,
+            command_servers=2,
+            relays=2,
+            query_servers=2,
+            environment={"DIPTYCH_KEEP_STREAM": "3650d"},  # housekeeping may remove messages
         ) as stack:
             yield stack
 

@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from contracts.generations import decode_serving
 from contracts.view_layout import View, parse_checkpoint
 from operations.verify.spool import SPOOLED_ITEMS, SpooledHash
+from runtime.redis.pool import open_client
 
 SCAN_COUNT = 1_000
 """Keys, or members of a set, in one page."""
@@ -28,7 +28,7 @@ class RedisReader:
     """Read-only access to the views and everything derived from them."""
 
     def __init__(self, url: str) -> None:
-        self._redis = Redis.from_url(url, socket_connect_timeout=TIMEOUT)
+        self._redis = open_client(url, socket_connect_timeout=TIMEOUT)
         self.other_types: dict[str, str] = {}
         """The keys that `read_hashes` found to be of another type, with the errors of Redis."""
 

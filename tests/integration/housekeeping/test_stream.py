@@ -40,7 +40,10 @@ async def test_no_message_is_removed_if_the_relay_overwrites_the_record_of_the_r
 ) -> None:
     database = Database(database_url)
     try:
-        async with feed.writer(database_url) as writer, feed.relay(database_url, own_nats.url) as relay:
+        async with (
+            feed.writer(database_url) as writer,
+            feed.relay(database_url, own_nats.url, keeps_all=False) as relay,
+        ):
             await writer.commit(*"abcde")
             await writer.wait_until_published()
             before = await feed.wait_until_complete(relay.connection)
@@ -62,7 +65,10 @@ async def test_a_setting_of_the_relay_outlasts_older_settings_that_housekeeping_
     database_url: str, own_nats: Nats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database = Database(database_url)
-    async with feed.writer(database_url) as writer, feed.relay(database_url, own_nats.url) as relay:
+    async with (
+        feed.writer(database_url) as writer,
+        feed.relay(database_url, own_nats.url, keeps_all=False) as relay,
+    ):
         await writer.commit(*"abcde")
         await writer.wait_until_published()
         epoch = (await feed.wait_until_complete(relay.connection)).epoch
@@ -131,7 +137,10 @@ async def test_a_follower_of_replicas_advances_only_if_two_checks_find_no_messag
     monkeypatch.setattr(stream, "read_next_sequence", answer_as_former_leader_first)
     monkeypatch.setattr(stream, "read_stream_identity", read_replicated)
     monkeypatch.setattr(stream, "FORMER_LEADER_TIME", 0.0)
-    async with feed.writer(database_url) as writer, feed.relay(database_url, own_nats.url) as relay:
+    async with (
+        feed.writer(database_url) as writer,
+        feed.relay(database_url, own_nats.url, keeps_all=False) as relay,
+    ):
         await writer.commit(*"abcde")
         await writer.wait_until_published()
         await feed.wait_until_complete(relay.connection)

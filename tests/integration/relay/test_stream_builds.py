@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from nats.js import JetStreamContext, api
 
+from command_server.relay import event_stream
 from command_server.relay.event_stream import EventStream
 from contracts.envelope import RecordedEvent
 from contracts.streams import JETSTREAM
@@ -22,8 +23,19 @@ from tests.support.harness.waiting import until
 
 @pytest.mark.parametrize("damage", ["deleted", "purged", "gap"])
 async def test_an_idle_relay_recreates_a_damaged_stream_with_all_events(
-    database_url: str, own_nats: Nats, writer: Writer, observer: Connection, damage: str
+    database_url: str,
+    own_nats: Nats,
+    writer: Writer,
+    observer: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: str,
 ) -> None:
+    build_config = event_stream._build_config
+
+    def build_unprotected(*arguments: Any, **_: Any) -> api.StreamConfig:
+        return build_config(*arguments, deny_purge=False).evolve(deny_delete=False)
+
+    monkeypatch.setattr(event_stream, "_build_config", build_unprotected)  # or NATS would refuse the damage
     async with feed.relay(database_url, own_nats.url):
         for _ in range(30):
             await writer.commit(*"abcdefghijklmnopqrstuvwxyz" * 3)

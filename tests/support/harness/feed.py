@@ -149,11 +149,13 @@ async def relay(
     nats_url: str,
     publisher: Callable[[EventStream], Publisher] = lambda stream: stream,
     stream: type[EventStream] = EventStream,
+    *,
+    keeps_all: bool = True,
 ) -> AsyncIterator[RunningRelay]:
     """Run a relay whose stream is decorated by `publisher`."""
     engine = create_engine(database_url, session=session_settings(RELAY_ROLE))
     async with await connect(nats_url, "relay", get_ring) as connection:
-        events = stream(connection)
+        events = stream(connection, keeps_all=keeps_all)
         outbox = Outbox(engine)
         running = RunningRelay(Relay(outbox, events, publisher(events)), outbox, events, connection)
         try:
