@@ -37,10 +37,12 @@ class Settings(BaseSettings):
     """PostgreSQL, as `postgresql://user[:password]@host:port/database`, with the options of DATABASE_OPTIONS,
     for instance `?sslmode=verify-full`."""
     nats_url: NatsUrl = "nats://127.0.0.1:4223"
-    """NATS, as `nats://[user:password@]host:port`; several servers separated by commas. With the scheme `tls`
-    also the options of NATS_OPTIONS, for instance `?ca=/etc/diptych/ca.pem`."""
+    """NATS, as `nats://[user:password@]host:port`; several servers separated by commas. The option `nkey`
+    names the file of the user's key. With the scheme `tls` there are the options of NATS_TLS_OPTIONS, too,
+    for instance `?ca=/etc/diptych/ca.pem`."""
     redis_url: RedisUrl = "redis://127.0.0.1:6380/0"
-    """Redis, as `redis://[user:password@]host:port/database`."""
+    """Redis, as `redis://[user:password@]host:port/database`, with the options of REDIS_OPTIONS, for instance
+    `?password_file=/etc/diptych/projector.password`."""
 
     command_address: Address = "127.0.0.1:50051"
     """`host:port` at which the command server listens and at which the process manager calls it."""
