@@ -25,6 +25,7 @@ from command_server.traces import CommandTraces
 from contracts.consistency_tokens import ConsistencyTokens
 from contracts.key_ring import Purpose
 from contracts.manifest import Manifest
+from runtime.database_user import guard_start
 from runtime.grpc import server
 from runtime.grpc.refused_call_table import RefusedCallTable
 from runtime.postgres import is_ready
@@ -45,6 +46,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     contexts = load_parts(manifests, "commands", "CONTEXT", Context)
     modules = [manifest.commands for manifest in manifests if manifest.commands]
     store = PostgresEventStore(lifecycle.settings.database_url)
+    await guard_start(lifecycle, store.engine)
     notifier = RelayNotifier(lifecycle.settings.nats_url)
     aggregates = aggregate_types(contexts)
     traces = CommandTraces()

@@ -73,9 +73,7 @@ class Child:
     async def start(self) -> None:
         """Start the program, without waiting until it is ready."""
         pipe_end = self._watch_processes()
-        log = (
-            PIPE if callable(self._output) else os.open(self._output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        )
+        log = PIPE if callable(self._output) else _open_log(self._output)
         try:
             self._process = await self._execute(log, (pipe_end, *self._keep))
         finally:
@@ -174,6 +172,12 @@ class Child:
         if callable(self._output) and self.process.stdout is not None:
             async for line in self.process.stdout:
                 self._output(line.decode(errors="replace").rstrip("\n"))
+
+
+def _open_log(path: Path) -> int:
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.fchmod(log, 0o600)  # one of an earlier release
+    return log
 
 
 def _stands_still(pid: int) -> bool:

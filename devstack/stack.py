@@ -61,6 +61,8 @@ class Stack:
         self._counts: Counter[str] = Counter()
         self.write_tokens: Callable[[], None] = lambda: None
         """Renews the tokens in the files of this stack, if they have to be."""
+        self.make_database_users: Callable[[], Awaitable[object]] | None = None
+        """Makes the database users of the processes, once the database is migrated."""
 
     def add(
         self, kind: ProcessKind, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None
@@ -121,6 +123,8 @@ class Stack:
         try:
             await _run_all(server.start() for server in self.servers.values())
             await migrate(self.settings.database_url)
+            if self.make_database_users is not None:
+                await self.make_database_users()
             await _run_all(process.start() for process in self.processes)
         except BaseException:
             await self.stop()

@@ -27,7 +27,35 @@ from operations.processes import (
     RELAY,
     ProcessKind,
 )
+from operations.provision.postgres import create_url, list_logins, provision
 from runtime.process.settings import Settings
+
+KindEnvironment = Mapping[ProcessKind, Mapping[str, str]]
+
+
+class DatabaseUsers:
+    """A database user for each kind of process; the settings of the stack are the administrator's.
+
+    Args:
+        folder: for the files with their passwords.
+        database_url: the administrator's.
+    """
+
+    def __init__(self, folder: Path, database_url: str) -> None:
+        self._folder = folder
+        self._database_url = database_url
+
+    @property
+    def variables(self) -> dict[ProcessKind, dict[str, str]]:
+        """The variables of each kind; one that needs no database has an address without a password."""
+        logins = {login.process: login for login in list_logins(self._folder)}
+        urls = {kind: create_url(self._database_url, logins.get(kind.name)) for kind in KINDS}
+        privileged = variable("allow_privileged_database_user")
+        return {kind: {variable("database_url"): url, privileged: "false"} for kind, url in urls.items()}
+
+    async def make(self) -> None:
+        """Make them as far as they are missing."""
+        await provision(self._database_url, self._folder, replace_lost=True)
 
 
 def local_stack(
@@ -67,6 +95,7 @@ def local_stack(
         "process_manager_token": str(folder.absolute() / "process-manager.token"),
         "operations_token": str(folder.absolute() / "operations.token"),
         "search_folder": str(folder.absolute() / "search"),
+        "allow_privileged_database_user": True,
     }
     certificates = StackTls.provision(folder / "certificates") if tls else None
     if certificates is not None:
@@ -87,15 +116,26 @@ def local_stack(
     own_servers = {
         name: server for name, server in servers.items() if name not in user_settings.model_fields_set
     }
-    if certificates is not None:
-        urls = {name: server.url for name, server in own_servers.items()}
-        settings = settings.model_copy(update=urls)
-    kind_environment = certificates.kind_environment if certificates else None
-    stack = Stack(settings, own_servers, environment or {}, output, [lock], metrics, kind_environment)
+    urls = {name: server.url for name, server in own_servers.items()} if certificates else {}
+    database = own_servers.get("database_url")
+    if isinstance(database, Postgres):
+        urls["database_url"] = database.public_url
+    settings = settings.model_copy(update=urls)
+    users = DatabaseUsers(folder / "database-users", settings.database_url) if database else None
+    kinds = _join(certificates.kind_environment if certificates else {}, users.variables if users else {})
+    stack = Stack(settings, own_servers, environment or {}, output, [lock], metrics, kinds)
+    stack.make_database_users = users.make if users else None
     stack.write_tokens = write_tokens
     for kind in KINDS:
         stack.add(kind)
     return stack
+
+
+def _join(*parts: KindEnvironment) -> KindEnvironment:
+    """Return the variables of each kind; those of later parts take precedence."""
+    return {
+        kind: {name: value for part in parts for name, value in part.get(kind, {}).items()} for kind in KINDS
+    }
 
 
 def _create_servers(
@@ -180,6 +220,7 @@ def temporary_stack(
         process_manager_token=str(folder / "process-manager.token"),
         operations_token=str(folder / "operations.token"),
         reflection=True,
+        allow_privileged_database_user=True,
         grpc_server=os.environ.get(variable("grpc_server"), "grpc.aio"),
         **{kind.address: f"127.0.0.1:{free_port()}" for kind in KINDS},
         **(certificates.settings if certificates else {}),
@@ -187,16 +228,17 @@ def temporary_stack(
     )
     tokens.write_process_manager_token(settings)
     tokens.write_operations_token(settings)
-    if certificates is not None:
-        given = kind_environment or {}
-        kind_environment = {
-            kind: {**variables, **given.get(kind, {})}
-            for kind, variables in certificates.kind_environment.items()
-        }
     logs = output or (lambda name: folder / f"{name}.log")
-    stack = Stack(
-        settings, servers, environment or {}, logs, metrics=metrics, kind_environment=kind_environment
+    users = None
+    if database_url is None:
+        users = DatabaseUsers(folder / "database-users", settings.database_url)
+    kinds = _join(
+        certificates.kind_environment if certificates else {},
+        users.variables if users else {},
+        kind_environment or {},
     )
+    stack = Stack(settings, servers, environment or {}, logs, metrics=metrics, kind_environment=kinds)
+    stack.make_database_users = users.make if users else None
     counts = {
         COMMAND_SERVER: command_servers,
         RELAY: relays,

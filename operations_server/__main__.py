@@ -30,6 +30,7 @@ from operations_server.status import handlers as status
 from operations_server.status.composition import create_system
 from operations_server.system_gauges import SystemGauges
 from projector.projection import Projection
+from runtime.database_user import guard_start
 from runtime.grpc import server
 from runtime.grpc.call_limit import CallLimit
 from runtime.grpc.refused_call_table import RefusedCallTable
@@ -62,6 +63,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     lifecycle.spawn(sealer.run(), "sealer")
     limit = CallLimit("TOO_MANY_WATCHES", "tails and exports", TAILS_PER_CALLER, TAILS)
     async with stores.connect(settings, keys.get_ring) as connections:
+        await guard_start(lifecycle, connections.database)
         acts = OperatorActs(connections.database)
         system = create_system(settings, manifests, connections, lambda: keys.error, tls)
         aggregates = ParkedAggregates(connections.redis, system.views, tokens)

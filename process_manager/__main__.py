@@ -33,6 +33,7 @@ from process_manager.queries.saga_reader import SagaReader
 from process_manager.queries.staleness import SagaStaleness, add_staleness
 from process_manager.saga import Saga
 from runtime import jetstream
+from runtime.database_user import guard_start
 from runtime.grpc import request_tokens, server
 from runtime.grpc.refused_call_table import RefusedCallTable
 from runtime.grpc.request_tokens import RequestTokens
@@ -60,6 +61,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     tokens = RequestTokens(keys.get_ring)
     sagas = load_parts(manifests, "sagas", "SAGAS", Saga)
     store = SagaStore(lifecycle.settings.database_url)
+    await guard_start(lifecycle, store.engine)
     callers = CallerRecord(store.reserved, [saga.name for saga in sagas])
     client = StepClient(lifecycle.settings, callers.check)
     if client.tls is not None:

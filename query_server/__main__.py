@@ -80,20 +80,23 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
             address=lifecycle.settings.query_address,
             probe=partial(is_ready, redis, indexes.values()),
             probe_address=lifecycle.settings.query_probe_address,
-            record_read=open_record(services, lifecycle.settings.database_url, stack),
+            record_read=await open_record(services, lifecycle, stack),
         )
         await edge.serve(lifecycle)
 
 
-def open_record(services: Iterable[Service], database_url: str, stack: AsyncExitStack) -> RecordRead | None:
+async def open_record(
+    services: Iterable[Service], lifecycle: Lifecycle, stack: AsyncExitStack
+) -> RecordRead | None:
     """Return what records reads; None if no method wants it, so that the process needs no PostgreSQL."""
     methods = [method for service in services for method in service.descriptor.methods]
     if all(recorded_ids_of(method) is None for method in methods):
         return None
     from runtime.grpc.read_table import ReadTable, create_read_engine  # 40 MB of memory
 
-    table = ReadTable(create_read_engine(database_url))
+    table = ReadTable(create_read_engine(lifecycle.settings.database_url))
     stack.push_async_callback(table.close)
+    await table.guard_start(lifecycle)
     return table.record
 
 

@@ -12,6 +12,7 @@ from command_server.relay.outbox_maintenance import PendingEvents, prune_outbox
 from command_server.relay.relay import Relay
 from command_server.relay.skip_replies import SkipReplies
 from contracts.key_ring import Purpose
+from runtime.database_user import guard_start
 from runtime.grpc import server
 from runtime.grpc.health import NotReady
 from runtime.jetstream import connect
@@ -30,6 +31,7 @@ async def main(lifecycle: Lifecycle) -> None:
     keys = KeyFile(settings.keys, [Purpose.FEED])
     lifecycle.spawn(keys.run(), "key ring")
     engine = create_engine(settings.database_url, session=session_settings(RELAY_ROLE))
+    await guard_start(lifecycle, engine)
     async with await connect(settings.nats_url, "relay", keys.get_ring) as connection:
         lease = Lease(engine, can_lead=lambda: connection.connected)
         stream = EventStream(connection, keeps_all=settings.keep_stream is None)

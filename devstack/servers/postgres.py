@@ -6,17 +6,25 @@ import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from secrets import token_urlsafe
 from signal import SIGINT, SIGTERM, Signals
+from urllib.parse import urlencode
 
 import asyncpg
 
 from devstack.child import Child
 from devstack.servers.server import Server, find_program
+from operations.provision.postgres import create_verifier, format_password
 from runtime.process.start_error import StartError
+
+ACCESS = "host all all 127.0.0.1/32 {method}\n"
+"""The content of pg_hba.conf."""
+ADMINISTRATOR = "diptych"
+NOBODY = 65534
 
 
 class Postgres(Server):
-    """PostgreSQL, with one superuser, `diptych`.
+    """PostgreSQL, with one superuser, `diptych`, whose password is in a file of the folder.
 
     Args:
         folder: for its data and its log.
@@ -33,6 +41,7 @@ class Postgres(Server):
     ) -> None:
         super().__init__(folder, port, keep)
         self._durable = durable
+        self._sets_password = False
 
     @property
     def data(self) -> Path:
@@ -40,16 +49,46 @@ class Postgres(Server):
         return self.folder / "data"
 
     @property
+    def password_file(self) -> Path:
+        """The superuser's, in libpq's format."""
+        return self.folder / "pgpass"
+
+    @property
+    def password(self) -> str:
+        """The superuser's; made when it is asked for first."""
+        if not self.password_file.exists():
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.password_file.touch(mode=0o600)
+            self.password_file.write_text(format_password(ADMINISTRATOR, token_urlsafe(32)))
+        return self.password_file.read_text().strip().rpartition(":")[2]
+
+    @property
     def url(self) -> str:
         return self.url_of("diptych")
 
+    @property
+    def public_url(self) -> str:
+        """The URL with the name of the password's file in place of the password; also for `psql`."""
+        options = {**self.options, "passfile": str(self.password_file)}
+        return f"postgresql://{ADMINISTRATOR}@127.0.0.1:{self.port}/diptych?{urlencode(options, safe='/')}"
+
+    @property
+    def options(self) -> dict[str, str]:
+        """The options of its URLs."""
+        return {}
+
     def url_of(self, database: str) -> str:
-        """Return the URL of one of its databases."""
-        return f"postgresql://diptych@127.0.0.1:{self.port}/{database}"
+        """Return the URL of one of its databases, with the password."""
+        options = f"?{urlencode(self.options, safe='/')}" if self.options else ""
+        return f"postgresql://{ADMINISTRATOR}:{self.password}@127.0.0.1:{self.port}/{database}{options}"
 
     async def start(self) -> None:
         """Start it, with a database `diptych`."""
         await super().start()
+        if self._sets_password:
+            await self.execute(f"ALTER ROLE {ADMINISTRATOR} PASSWORD '{create_verifier(self.password)}'")
+            self._write_access(self.data, "scram-sha-256")
+            await self.execute("SELECT pg_reload_conf()")
         with suppress(asyncpg.DuplicateDatabaseError):
             await self.execute("CREATE DATABASE diptych")
 
@@ -75,16 +114,23 @@ class Postgres(Server):
         )
 
     async def _prepare(self) -> None:
-        if self.data.exists():
-            self._remove_stale_lock()
-        else:
+        self._sets_password = False
+        if not self.data.exists():
             await self._init()
+            return
+        self._remove_stale_lock()
+        access = (self.data / "pg_hba.conf").read_text()
+        if access != ACCESS.format(method="scram-sha-256") or not self.password_file.exists():
+            # Data of a release that asked for no password, or whose password is lost.
+            self._sets_password = True
+            self._write_access(self.data, "trust")
 
     async def _init(self) -> None:
         # The folder gets its name when it is complete, so an interrupted initdb begins again.
         unfinished = self.folder / "data.new"
         if unfinished.exists():
             await asyncio.to_thread(shutil.rmtree, unfinished)
+        password = self._write_initial_password()
         child = self._run(
             [
                 *(
@@ -94,7 +140,9 @@ class Postgres(Server):
                     "--username",
                     "diptych",
                     "--auth",
-                    "trust",
+                    "scram-sha-256",
+                    "--pwfile",
+                    password,
                 ),
                 *(
                     "--encoding",
@@ -109,7 +157,24 @@ class Postgres(Server):
         await child.start()
         if await child.wait_ended():
             raise StartError(f"{self.name} cannot create {self.data}{child.last_line()}")
+        password.unlink()
+        self._write_access(unfinished, "scram-sha-256")
         unfinished.rename(self.data)
+
+    def _write_initial_password(self) -> Path:
+        """Write the password into a file for initdb, which may run as nobody; return its path."""
+        path = self.folder / "initial-password"
+        path.unlink(missing_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(self.password)
+        if os.geteuid() == 0:
+            os.chown(path, 0, NOBODY)
+            path.chmod(0o640)
+        return path
+
+    @staticmethod
+    def _write_access(data: Path, method: str) -> None:
+        (data / "pg_hba.conf").write_text(ACCESS.format(method=method))
 
     def _remove_stale_lock(self) -> None:
         """Remove the lock file of a killed server whose process id now belongs to another program.

@@ -79,6 +79,7 @@ class Server(ABC):
         if not is_free(self.port):  # another server there would be taken for this one
             raise StartError(f"port {self.port}, for {self.name}, is taken")
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.chmod(0o700)
         await self._prepare()
         self._child = self._run(self._command(), self.stop_signal)
         await self._child.start()

@@ -61,8 +61,9 @@ class TlsPostgres(Postgres):
         super().__init__(folder, port, keep, durable=durable)
         self.tls = tls
 
-    def url_of(self, database: str) -> str:
-        return f"{super().url_of(database)}?sslmode=verify-full&sslrootcert={self.tls[2]}"
+    @property
+    def options(self) -> dict[str, str]:
+        return {"sslmode": "verify-full", "sslrootcert": str(self.tls[2])}
 
     async def _prepare(self) -> None:
         await super()._prepare()

@@ -1,16 +1,18 @@
 """What a deployment needs before it starts."""
 
+import asyncio
 from datetime import timedelta
 from pathlib import Path
 
 import click
 
 from operations.cli_output import echo
-from operations.cli_parts import CommandGroup
+from operations.cli_parts import CommandGroup, read_settings
 from operations.cli_types import Duration
 
 COMMANDS = {
     "certificates": "operations.commands.provision:certificates",
+    "postgres": "operations.commands.provision:postgres",
     "nats": "operations.commands.provision:nats",
     "redis": "operations.commands.provision:redis",
 }
@@ -45,6 +47,32 @@ def certificates(folder: Path, hosts: tuple[str, ...], ttl: timedelta, ca_ttl: t
     from operations.provision.certificates import provision
 
     echo("\n".join(provision(folder, hosts, ttl, ca_ttl)))
+
+
+@click.command()
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="For the files with the passwords.",
+)
+@click.option(
+    "--prefix",
+    default="diptych_login",
+    show_default=True,
+    help="The users' names begin with it; for a second database on one server.",
+)
+@click.option("--rotate", is_flag=True, help="Give all users new passwords.")
+def postgres(folder: Path, prefix: str, rotate: bool) -> None:
+    """Make a database user for each process, and print their database URLs.
+
+    DIPTYCH_DATABASE_URL is that of the user who migrates. Called again it makes what is missing. A new
+    password counts at the next connection.
+    """
+    from operations.provision.postgres import provision
+
+    urls = asyncio.run(provision(read_settings().database_url, folder, prefix=prefix, rotate=rotate))
+    echo("\n".join(f"{process:18} DIPTYCH_DATABASE_URL={url}" for process, url in urls.items()))
 
 
 @click.command()

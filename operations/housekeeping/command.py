@@ -25,9 +25,10 @@ from operations.housekeeping import (
 from operations.housekeeping.database import Database
 from operations.housekeeping.kinds import Entry, Kind, describe
 from operations.server_errors import UNREACHABLE, summarize
+from runtime.database_user import refuse_privileged_user
 from runtime.leader_lease import Lease, LeaseLost
 from runtime.process.settings import Settings
-from runtime.process.start_error import StartError
+from runtime.process.start_error import InvalidSetting, StartError
 
 EXIT_INCOMPLETE = 1
 """The exit code of a round in which a kind could not be done."""
@@ -92,6 +93,7 @@ async def keep_house(
     """Do one round, or one at each interval.
 
     Raises:
+        InvalidSetting: the user of the database URL has too many rights.
         StartError: another process does the housekeeping, and there is no interval to wait for.
         UNREACHABLE: PostgreSQL does not answer, and there is no interval to wait for.
     """
@@ -101,9 +103,10 @@ async def keep_house(
     try:
         while True:
             try:
+                await refuse_privileged_user(database.engine, allowed=settings.allow_privileged_database_user)
                 complete = await _do_leased_round(lease, kinds, dry_run, report)
             except (StartError, *UNREACHABLE) as error:
-                if every is None:
+                if every is None or isinstance(error, InvalidSetting):
                     raise
                 report(Entry(f"no round: {summarize(error)}", {"error": summarize(error)}))
                 complete = False

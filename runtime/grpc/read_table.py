@@ -5,8 +5,10 @@ import asyncio
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from runtime.database_user import guard_start
 from runtime.grpc.recorded_reads import Read
 from runtime.postgres import create_engine
+from runtime.process.lifecycle import Lifecycle
 
 ROLE = "diptych_query"
 """The role of the query servers, which may INSERT into `reads`, and nothing else."""
@@ -39,6 +41,10 @@ class ReadTable:
         self._engine = engine
         self._pending: list[tuple[Read, asyncio.Future[None]]] = []
         self._writer: asyncio.Task[None] | None = None
+
+    async def guard_start(self, lifecycle: Lifecycle) -> None:
+        """Check the database user, as `database_user.guard_start`."""
+        await guard_start(lifecycle, self._engine)
 
     async def record(self, read: Read) -> None:
         """Return once the read is recorded.

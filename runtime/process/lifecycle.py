@@ -59,6 +59,8 @@ class Lifecycle:
         self.stopping = asyncio.Event()
         """Set when the process has to end: finish the work in progress, then return from `main`."""
         self.failed = False
+        self.start_error: StartError | None = None
+        """Of a task that has found out later that the process should not have started."""
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def stop(self) -> None:
@@ -66,7 +68,8 @@ class Lifecycle:
         self.stopping.set()
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
-        """Run a task beside `main`. An exception in it stops the process with exit code 70.
+        """Run a task beside `main`. An exception in it stops the process with exit code 70, or that of a
+        `StartError`.
 
         The task is cancelled after `main` has returned.
         """
@@ -77,10 +80,14 @@ class Lifecycle:
 
     def _on_task_done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()):
+        if task.cancelled() or not (error := task.exception()):
+            return
+        if isinstance(error, StartError):
+            self.start_error = error
+        else:
             log.error("Task failed; stopping process", task=task.get_name(), exc_info=error)
-            self.failed = True
-            self.stop()
+        self.failed = True
+        self.stop()
 
     async def wait(self, seconds: float) -> bool:
         """Wait until the process stops, but no longer than this; return whether it stops."""
@@ -217,4 +224,6 @@ async def _run_main(main: Main, name: str, lifecycle: Lifecycle) -> int:
         for number in STOP_SIGNALS:  # a further signal while the interpreter ends would change the exit code
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)
+    if lifecycle.start_error is not None:
+        return _report_start_error(name, lifecycle.start_error)
     return EXIT_FAILURE if lifecycle.failed else 0

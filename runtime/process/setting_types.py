@@ -24,6 +24,7 @@ DATABASE_OPTIONS: Mapping[str, re.Pattern[str]] = {
     "sslkey": _FILE,
     "host": _FILE,
     "application_name": _FILE,
+    "passfile": _FILE,
 }
 """The options of a database URL, with libpq's names."""
 NATS_TLS_OPTIONS: Mapping[str, re.Pattern[str]] = {"ca": _FILE, "cert": _FILE, "key": _FILE}

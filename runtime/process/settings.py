@@ -33,9 +33,14 @@ class Settings(BaseSettings):
     """The contexts of all processes and of `diptych`, separated by commas; empty for all installed ones. A
     process's own `--contexts` takes precedence."""
 
-    database_url: DatabaseUrl = "postgresql://diptych@127.0.0.1:5433/diptych"
+    database_url: DatabaseUrl = (
+        "postgresql://diptych@127.0.0.1:5433/diptych?passfile=.diptych/postgres/pgpass"
+    )
     """PostgreSQL, as `postgresql://user[:password]@host:port/database`, with the options of DATABASE_OPTIONS,
-    for instance `?sslmode=verify-full`."""
+    for instance `?sslmode=verify-full`. The file that `passfile` names is read for each connection."""
+    allow_privileged_database_user: bool = False
+    """Whether a process starts with a database user that owns the tables or has other rights beyond its role,
+    with a warning; for development."""
     nats_url: NatsUrl = "nats://127.0.0.1:4223"
     """NATS, as `nats://[user:password@]host:port`; several servers separated by commas. The option `nkey`
     names the file of the user's key. With the scheme `tls` there are the options of NATS_TLS_OPTIONS, too,

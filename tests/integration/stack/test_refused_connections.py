@@ -47,7 +47,7 @@ async def test_a_session_has_its_parameters(database_url: str) -> None:
 async def test_what_postgresql_does_not_take_names_the_setting(database_url: str) -> None:
     for url, cause in (
         (change(database_url, database="nowhere"), "does not exist"),
-        (change(database_url, username="nobody"), "does not exist"),
+        (change(database_url, username="nobody"), "password authentication failed"),
     ):
         with pytest.raises(DatabaseRefused, match=f"^DIPTYCH_DATABASE_URL: .*{cause}"):
             await connect(url)

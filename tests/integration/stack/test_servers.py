@@ -1,5 +1,6 @@
 import asyncio
 import signal
+import stat
 import sys
 from pathlib import Path
 
@@ -37,6 +38,30 @@ async def test_postgresql_starts_after_a_kill_when_its_process_id_is_reused(
     lock = own_postgres.data / "postmaster.pid"
     lock.write_text("\n".join([str(nats_server.child.process.pid), *lock.read_text().splitlines()[1:]]))
     await own_postgres.start()
+
+
+async def test_postgresql_asks_for_a_password_also_with_data_from_before(own_postgres: Postgres) -> None:
+    await own_postgres.stop()
+    (own_postgres.data / "pg_hba.conf").write_text("host all all 127.0.0.1/32 trust\n")
+    own_postgres.password_file.unlink()
+    own_postgres.folder.chmod(0o755)
+    own_postgres.log.chmod(0o644)
+    await own_postgres.start()
+    await own_postgres.execute("SELECT 1")
+
+    async def asks() -> bool:
+        try:
+            await asyncpg.connect(own_postgres.url_of("postgres"), password="guessed")
+        except asyncpg.InvalidPasswordError:
+            return True
+        return False
+
+    await until(asks)
+    paths = (own_postgres.folder, own_postgres.data, own_postgres.log, own_postgres.password_file)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in paths] == [0o700, 0o700, 0o600, 0o600]
+    await own_postgres.stop()
+    await own_postgres.start()
+    await own_postgres.execute("SELECT 1")
 
 
 async def test_nats_is_killed_and_keeps_its_streams(own_nats: Nats) -> None:

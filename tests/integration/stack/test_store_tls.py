@@ -118,7 +118,7 @@ async def test_a_postgresql_without_tls_is_reached_as_far_as_the_mode_permits(
     postgres: TlsPostgres, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(TlsPostgres, "_command", lambda self: [*super(TlsPostgres, self)._command()])
-    monkeypatch.setattr(TlsPostgres, "url_of", lambda self, name: super(TlsPostgres, self).url_of(name))
+    monkeypatch.setattr(TlsPostgres, "options", {})
     await postgres.stop()
     await postgres.start()
     modes = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")

@@ -27,10 +27,11 @@ _numbers = count(1)
 
 
 def forget_settings() -> None:
-    """Remove the settings of the developer's environment."""
+    """Remove the settings of the developer's environment, and let processes use the tests' superuser."""
     for name in [name for name in os.environ if name.startswith(("DIPTYCH_", "OTEL_"))]:
         if name != "DIPTYCH_GRPC_SERVER":  # so that all tests can run on either server
             del os.environ[name]
+    os.environ["DIPTYCH_ALLOW_PRIVILEGED_DATABASE_USER"] = "1"
 
 
 def use_memory() -> None:
