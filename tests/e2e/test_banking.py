@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
+import asyncpg
 import grpc
 import pytest
 from diptych.banking.v1 import command_service_pb2 as commands
@@ -53,6 +54,15 @@ async def read_daily_sums(caller: Caller, day: str, token: str = "") -> dict[str
         for sum_ in report.sums
         if sum_.amount.currency_code == "DKK"
     }
+
+
+async def test_who_looked_at_an_account_is_on_record(caller: Caller, stack: Stack) -> None:
+    account_id, token = await open_account(caller, 900)
+    await caller.query(queries.GetAccountRequest(account_id=account_id, at_least_as_fresh=token))
+    connection = await asyncpg.connect(stack.settings.database_url)
+    rows = await connection.fetch("SELECT caller, method FROM reads WHERE $1 = ANY (ids)", account_id)
+    await connection.close()
+    assert [tuple(row) for row in rows] == [("alice", "/diptych.banking.v1.QueryService/GetAccount")]
 
 
 async def test_a_transfer_is_on_both_statements_and_in_the_report(caller: Caller) -> None:
