@@ -21,13 +21,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from command_server.postgres.schema import HOUSEKEEPING_ROLE, READER_ROLE, RELAY_ROLE, SERVICE_ROLE
 from operations.processes import COMMAND_SERVER, OPERATIONS_SERVER, PROCESS_MANAGER, QUERY_SERVER, RELAY
 from operations.provision.secret_files import make_folder, write_file
+from operations.server_errors import UNREACHABLE, summarize
 from operations_server.postgres.schema import AUDITOR_ROLE, SEALER_ROLE
 from operations_server.postgres.schema import ROLE as OPERATIONS_ROLE
 from process_manager.postgres.schema import ROLE as PROCESS_MANAGER_ROLE
 from runtime.grpc.read_table import ROLE as QUERY_ROLE
 from runtime.migrations import LOCK_KEY
 from runtime.postgres import create_engine
-from runtime.process.start_error import StartError
+from runtime.process.start_error import NotAsked, StartError
 
 PREFIX = "diptych_login"
 ITERATIONS = 4_096
@@ -46,12 +47,12 @@ ROLES: Mapping[str, Sequence[str]] = {
 }
 """The roles of each process that uses PostgreSQL."""
 
-ATTRIBUTES = "LOGIN NOINHERIT NOCREATEDB"
+ATTRIBUTES = "LOGIN NOINHERIT"
 OWN_OPTIONS = ("user", "password", "passfile", "sslcert", "sslkey")
 """Options of a database URL that belong to one user."""
 FIND_MISSING = text("SELECT name FROM unnest(CAST(:roles AS text[])) name WHERE to_regrole(name) IS NULL")
 FIND_LOGINS = text("""
-SELECT rolname, rolsuper OR rolcreaterole OR rolbypassrls OR rolreplication AS powerful
+SELECT rolname, rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls OR rolreplication AS powerful
 FROM pg_roles WHERE rolname = ANY (:names)
 """)
 FIND_MEMBERSHIPS = text("""
@@ -83,6 +84,7 @@ async def provision(
         replace_lost: whether a user whose file is missing gets a new password.
 
     Raises:
+        NotAsked: the database cannot be reached, or refuses.
         StartError: the database is not migrated, a user has other rights or its file is lost, or the folder
             cannot be written.
     """
@@ -106,10 +108,12 @@ async def provision(
                 password = _write_new_file(login) if login in renewed else ""
                 await _grant(connection, login, login.name in existing, password)
             await _revoke_from_public(connection)
-        for login in renewed:
-            _new_file(login).replace(login.file)
+    except UNREACHABLE as error:
+        raise NotAsked(f"DIPTYCH_DATABASE_URL: cannot make the users: {summarize(error)}") from error
     finally:
         await engine.dispose()
+    for login in renewed:
+        _new_file(login).replace(login.file)
     return {login.process: create_url(database_url, login) for login in logins}
 
 

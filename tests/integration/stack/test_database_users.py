@@ -19,9 +19,8 @@ from operations.housekeeping.command import keep_house
 from operations.provision.postgres import ROLES, create_url, list_logins, provision
 from runtime.database_user import refuse_privileged_user
 from runtime.postgres import create_engine
-from runtime.postgres_connection import DatabaseRefused
 from runtime.process.settings import Settings
-from runtime.process.start_error import InvalidSetting, StartError
+from runtime.process.start_error import InvalidSetting, NotAsked, StartError
 from tests.support.harness.servers import TEMPLATE
 
 RIGHTS = """
@@ -227,7 +226,7 @@ async def test_users_need_a_migrated_database_and_no_rights_of_their_own(
         await provision(database.url, tmp_path, prefix="taken")
     await postgres.execute("ALTER ROLE taken_relay NOCREATEROLE; ")
     await postgres.execute("GRANT pg_monitor TO taken_relay")
-    with pytest.raises(DatabaseRefused):
+    with pytest.raises(NotAsked, match=r"DIPTYCH_DATABASE_URL: .*does not exist"):
         await provision(make_url(database.url).set(database="nowhere").render_as_string(False), tmp_path)
     urls = await provision(database.url, tmp_path, prefix="taken", replace_lost=True)
     engine = create_engine(urls["relay"])
@@ -235,6 +234,21 @@ async def test_users_need_a_migrated_database_and_no_rights_of_their_own(
         member = text("SELECT pg_has_role(session_user, 'pg_monitor', 'MEMBER')")
         assert not await connection.scalar(member)
     await engine.dispose()
+
+
+async def test_an_owner_that_is_no_superuser_makes_users(postgres: Postgres, tmp_path: Path) -> None:
+    roles = ", ".join(sorted({role for roles in ROLES.values() for role in roles}))
+    await postgres.execute("CREATE ROLE landlord LOGIN CREATEROLE PASSWORD 'x'")
+    await postgres.execute(f"GRANT {roles} TO landlord WITH ADMIN OPTION")
+    await postgres.execute(f"CREATE DATABASE owned TEMPLATE {TEMPLATE} OWNER landlord STRATEGY file_copy")
+    url = make_url(postgres.url_of("owned")).set(username="landlord", password="x")
+    for rotate in (False, False, True):
+        urls = await provision(url.render_as_string(False), tmp_path, prefix="owned", rotate=rotate)
+    await (await asyncpg.connect(urls["relay"], server_settings={"role": "diptych_relay"})).close()
+    await postgres.execute("ALTER ROLE landlord NOCREATEROLE")
+    with pytest.raises(NotAsked, match=r"^DIPTYCH_DATABASE_URL: .*permission denied"):
+        await provision(url.render_as_string(False), tmp_path, prefix="owned", rotate=True)
+    await postgres.execute("DROP DATABASE owned WITH (FORCE)")
 
 
 @pytest.mark.parametrize(
@@ -273,8 +287,9 @@ async def test_users_of_processes_are_not_refused(database: Database) -> None:
         await engine.dispose()
 
 
+@pytest.mark.parametrize("others", [0, pytest.param(1, marks=pytest.mark.long)])
 async def test_processes_refuse_the_administrator_with_one_line(
-    tmp_path: Path, database_url: str, nats_url: str, redis_url: str
+    tmp_path: Path, database_url: str, nats_url: str, redis_url: str, others: int
 ) -> None:
     stack = temporary_stack(
         tmp_path,
@@ -282,8 +297,10 @@ async def test_processes_refuse_the_administrator_with_one_line(
         nats_url=nats_url,
         redis_url=redis_url,
         projectors=0,
-        process_managers=1,
-        operations_servers=1,
+        command_servers=others,
+        query_servers=others,
+        process_managers=others,
+        operations_servers=others,
         environment={"DIPTYCH_ALLOW_PRIVILEGED_DATABASE_USER": "0", "DIPTYCH_LOG_LEVEL": "warning"},
     )
 
@@ -293,7 +310,7 @@ async def test_processes_refuse_the_administrator_with_one_line(
         *_, line = (tmp_path / f"{process.name}.log").read_text().splitlines()
         assert line.startswith(f"{process.name}: DIPTYCH_DATABASE_URL: the user diptych is a superuser")
 
-    assert len(stack.processes) == 5
+    assert len(stack.processes) == 1 + 4 * others
     await asyncio.gather(*map(start, stack.processes))
 
 
