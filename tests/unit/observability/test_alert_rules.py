@@ -165,7 +165,8 @@ CASES = [
             'diptych_seal_age_seconds{instance="o-2"}': "0+10x20",
         },
         {},
-        "No record of the last 1m 40s is sealed",
+        "No record of the last 3m 0s is sealed",
+        "90s",
     ),
     Case(
         "ProjectionBehind",
