@@ -33,6 +33,7 @@ from operations.processes import PROCESS_MANAGER
 from operations.verify.verification import verify
 from projector.projection import Projection
 from projector.redis_archive import RedisArchive
+from runtime.jetstream.nats_url import parse_nats_url
 from runtime.process.contexts import choose_contexts, load_parts
 from runtime.process.start_error import StartError
 
@@ -182,7 +183,8 @@ async def _read_sizes(stack: Stack) -> Counter[str]:
         row = next((row for prefix, row in ROWS.items() if table.startswith(prefix)), SAGAS)
         sizes[row] += size
     await connection.close()
-    client = await nats.connect(stack.settings.nats_url)
+    url = parse_nats_url(stack.settings.nats_url)
+    client = await nats.connect(url.servers, nkeys_seed=url.nkey, inbox_prefix=url.inbox_prefix)
     sizes["JetStream"] = (await client.jetstream().stream_info(streams.JETSTREAM)).state.bytes
     await client.close()
     async with Redis.from_url(stack.settings.redis_url) as redis:

@@ -15,6 +15,7 @@ from devstack.child import Output
 from devstack.servers import Nats, Postgres, Server, Valkey
 from devstack.stack import Stack, variable
 from devstack.stack_tls import StackTls
+from devstack.store_users import DatabaseUsers, StoreUsers
 from devstack.tcp_ports import free_port
 from operations import keys as key_ring
 from operations.processes import (
@@ -27,35 +28,9 @@ from operations.processes import (
     RELAY,
     ProcessKind,
 )
-from operations.provision.postgres import create_url, list_logins, provision
 from runtime.process.settings import Settings
 
 KindEnvironment = Mapping[ProcessKind, Mapping[str, str]]
-
-
-class DatabaseUsers:
-    """A database user for each kind of process; the settings of the stack are the administrator's.
-
-    Args:
-        folder: for the files with their passwords.
-        database_url: the administrator's.
-    """
-
-    def __init__(self, folder: Path, database_url: str) -> None:
-        self._folder = folder
-        self._database_url = database_url
-
-    @property
-    def variables(self) -> dict[ProcessKind, dict[str, str]]:
-        """The variables of each kind; one that needs no database has an address without a password."""
-        logins = {login.process: login for login in list_logins(self._folder)}
-        urls = {kind: create_url(self._database_url, logins.get(kind.name)) for kind in KINDS}
-        privileged = variable("allow_privileged_database_user")
-        return {kind: {variable("database_url"): url, privileged: "false"} for kind, url in urls.items()}
-
-    async def make(self) -> None:
-        """Make them as far as they are missing."""
-        await provision(self._database_url, self._folder, replace_lost=True)
 
 
 def local_stack(
@@ -112,19 +87,25 @@ def local_stack(
             tokens.write_operations_token(settings)
 
     write_tokens()
-    servers = _create_servers(folder, settings, lock, certificates)
+    users = StoreUsers(folder)
+    servers = _create_servers(folder, settings, lock, certificates, users)
     own_servers = {
         name: server for name, server in servers.items() if name not in user_settings.model_fields_set
     }
-    urls = {name: server.url for name, server in own_servers.items()} if certificates else {}
+    urls = {name: server.url for name, server in own_servers.items()}
+    named = {**(urls if certificates else {}), **users.name_administrators(urls)}
     database = own_servers.get("database_url")
     if isinstance(database, Postgres):
-        urls["database_url"] = database.public_url
-    settings = settings.model_copy(update=urls)
-    users = DatabaseUsers(folder / "database-users", settings.database_url) if database else None
-    kinds = _join(certificates.kind_environment if certificates else {}, users.variables if users else {})
+        named["database_url"] = database.public_url
+    settings = settings.model_copy(update=named)
+    logins = DatabaseUsers(folder / "database-users", settings.database_url) if database else None
+    kinds = _join(
+        certificates.kind_environment if certificates else {},
+        users.list_variables(urls),
+        logins.variables if logins else {},
+    )
     stack = Stack(settings, own_servers, environment or {}, output, [lock], metrics, kinds)
-    stack.make_database_users = users.make if users else None
+    stack.make_database_users = logins.make if logins else None
     stack.write_tokens = write_tokens
     for kind in KINDS:
         stack.add(kind)
@@ -139,7 +120,7 @@ def _join(*parts: KindEnvironment) -> KindEnvironment:
 
 
 def _create_servers(
-    folder: Path, settings: Settings, lock: int, certificates: StackTls | None
+    folder: Path, settings: Settings, lock: int, certificates: StackTls | None, users: StoreUsers
 ) -> dict[str, Server]:
     """Return the servers at the ports of the settings; with certificates those have TLS that can."""
     ports = {
@@ -148,13 +129,21 @@ def _create_servers(
     if certificates is None:
         return {
             "database_url": Postgres(folder / "postgres", ports["database_url"], [lock]),
-            "nats_url": Nats(folder / "nats", ports["nats_url"], [lock]),
-            "redis_url": Valkey(folder / "redis", ports["redis_url"], [lock]),
+            "nats_url": Nats(
+                folder / "nats", ports["nats_url"], [lock], configuration=users.nats_configuration
+            ),
+            "redis_url": Valkey(folder / "redis", ports["redis_url"], [lock], users=users.redis_users),
         }
     return {
         "database_url": certificates.create_postgresql(folder / "postgres", ports["database_url"], [lock]),
-        "nats_url": Nats(folder / "nats", ports["nats_url"], [lock], tls=certificates.get_store("nats")),
-        "redis_url": certificates.create_redis(folder, ports["redis_url"], [lock]),
+        "nats_url": Nats(
+            folder / "nats",
+            ports["nats_url"],
+            [lock],
+            tls=certificates.get_store("nats"),
+            configuration=users.nats_configuration,
+        ),
+        "redis_url": certificates.create_redis(folder, ports["redis_url"], [lock], users.redis_users),
     }
 
 
@@ -201,17 +190,23 @@ def temporary_stack(
         tls: whether its processes, and a NATS of its own, use TLS.
     """
     certificates = StackTls.provision(folder / "certificates") if tls else None
+    users = StoreUsers(folder)
     servers: dict[str, Server] = {}
     if database_url is None:
         servers["database_url"] = Postgres(folder / "postgres", durable=durable)
     if nats_url is None:
         nats_tls = certificates.get_store("nats") if certificates else None
-        servers["nats_url"] = Nats(folder / "nats", tls=nats_tls)
+        servers["nats_url"] = Nats(folder / "nats", tls=nats_tls, configuration=users.nats_configuration)
     if redis_url is None:
-        servers["redis_url"] = Valkey(folder / "redis")
+        servers["redis_url"] = Valkey(folder / "redis", users=users.redis_users)
+    own_urls = {name: server.url for name, server in servers.items()}
+    given_urls = {"database_url": database_url, "nats_url": nats_url, "redis_url": redis_url}
+    urls = {**{name: url for name, url in given_urls.items() if url}, **own_urls}
+    urls |= users.name_administrators(own_urls)
+    if redis_url is None:
+        urls["redis_url"] = users.read_redis_url(own_urls["redis_url"])
     tokens.make_keys(folder / "jwks.json")
     key_ring.ensure(folder / "keys.json")
-    urls = {"database_url": database_url, "nats_url": nats_url, "redis_url": redis_url}
     settings = Settings.model_construct(
         None,
         contexts=contexts,
@@ -224,21 +219,22 @@ def temporary_stack(
         grpc_server=os.environ.get(variable("grpc_server"), "grpc.aio"),
         **{kind.address: f"127.0.0.1:{free_port()}" for kind in KINDS},
         **(certificates.settings if certificates else {}),
-        **{name: url or servers[name].url for name, url in urls.items()},
+        **urls,
     )
     tokens.write_process_manager_token(settings)
     tokens.write_operations_token(settings)
     logs = output or (lambda name: folder / f"{name}.log")
-    users = None
+    logins = None
     if database_url is None:
-        users = DatabaseUsers(folder / "database-users", settings.database_url)
+        logins = DatabaseUsers(folder / "database-users", settings.database_url)
     kinds = _join(
         certificates.kind_environment if certificates else {},
-        users.variables if users else {},
+        users.list_variables(own_urls),
+        logins.variables if logins else {},
         kind_environment or {},
     )
     stack = Stack(settings, servers, environment or {}, logs, metrics=metrics, kind_environment=kinds)
-    stack.make_database_users = users.make if users else None
+    stack.make_database_users = logins.make if logins else None
     counts = {
         COMMAND_SERVER: command_servers,
         RELAY: relays,

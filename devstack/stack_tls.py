@@ -58,11 +58,12 @@ class StackTls:
             return TlsPostgres(folder, port, keep, tls=self.get_store("postgresql"))
         return Postgres(folder, port, keep)
 
-    def create_redis(self, folder: Path, port: int | None, keep: Sequence[int]) -> Server:
+    def create_redis(self, folder: Path, port: int | None, keep: Sequence[int], users: Path) -> Server:
         """Return Redis with TLS if this machine has it, otherwise Valkey; neither reads the other's data."""
-        if (program := find_redis()) is not None:
-            return TlsRedis(folder / "redis-tls", port, keep, tls=self.get_store("redis"), program=program)
-        return Valkey(folder / "redis", port, keep)
+        if (program := find_redis()) is None:
+            return Valkey(folder / "redis", port, keep, users=users)
+        tls = self.get_store("redis")
+        return TlsRedis(folder / "redis-tls", port, keep, tls=tls, program=program, users=users)
 
     def get_store(self, name: str) -> tuple[Path, Path, Path]:
         """Return the certificate and the key of a store, and the authority."""

@@ -16,6 +16,7 @@ from runtime.process.contexts import choose_contexts, load_parts
 from runtime.process.lifecycle import cancel_and_wait
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
+from runtime.redis.pool import open_client
 
 
 def list_views(settings: Settings) -> list[View]:
@@ -50,7 +51,7 @@ async def wait_until_ready(
     """
     views = list_views(settings) if views is None else views
     deadline = monotonic() + within
-    async with redis.from_url(settings.redis_url) as client:
+    async with open_client(settings.redis_url) as client:
         while await client.exists(*(view.ready for view in await read_serving(client, list(views)))) < len(
             views
         ):
@@ -77,7 +78,7 @@ async def rebuild(
         StartError: it is not ready again within these seconds; the projectors continue.
     """
     started = monotonic()
-    async with redis.from_url(settings.redis_url) as client:
+    async with open_client(settings.redis_url) as client:
         (view,) = await read_serving(client, [view])
         await client.delete(view.ready, view.build)  # projectors begin another build when the name is missing
         observing = asyncio.create_task(_observe_build(settings, client, view, observe))

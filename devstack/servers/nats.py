@@ -16,7 +16,7 @@ class Nats(Server):
         keep: file descriptors that it inherits.
         tls: its certificate, its key, and the authority of both sides; None for plaintext.
         verifies_clients: whether clients need a certificate, too.
-        users: a configuration with users; None to ask for none.
+        configuration: a file with its users; None to ask for none.
     """
 
     name = "NATS"
@@ -29,12 +29,12 @@ class Nats(Server):
         *,
         tls: tuple[Path, Path, Path] | None = None,
         verifies_clients: bool = False,
-        users: Path | None = None,
+        configuration: Path | None = None,
     ) -> None:
         super().__init__(folder, port, keep)
         self._tls = tls
         self._verifies_clients = verifies_clients
-        self._users = users
+        self._configuration = configuration
 
     @property
     def url(self) -> str:
@@ -49,7 +49,7 @@ class Nats(Server):
     def _command(self) -> list[str | Path]:
         program = Path(sysconfig.get_path("scripts"), "nats-server")
         address = ["--addr", "127.0.0.1", "--port", str(self.port)]
-        users: list[str | Path] = ["--config", self._users] if self._users else []
+        users: list[str | Path] = ["--config", self._configuration] if self._configuration else []
         return [program, *address, "--jetstream", "-sd", self.folder, *self._tls_arguments(), *users]
 
     def _tls_arguments(self) -> list[str | Path]:

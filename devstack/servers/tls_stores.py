@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, RedisError
 
 from devstack.servers.postgres import Postgres, find_postgres_program
 from devstack.servers.server import Server
@@ -90,16 +90,25 @@ class TlsRedis(Server):
         keep: file descriptors that it inherits.
         tls: its certificate.
         program: a Redis with TLS.
+        users: a file with users (ACL); None to ask for none.
     """
 
     name = "Redis"
 
     def __init__(
-        self, folder: Path, port: int | None = None, keep: Sequence[int] = (), *, tls: Tls, program: Path
+        self,
+        folder: Path,
+        port: int | None = None,
+        keep: Sequence[int] = (),
+        *,
+        tls: Tls,
+        program: Path,
+        users: Path | None = None,
     ) -> None:
         super().__init__(folder, port, keep)
         self.tls = tls
         self._program = program
+        self._users = users
 
     @property
     def url(self) -> str:
@@ -109,6 +118,8 @@ class TlsRedis(Server):
         try:
             async with Redis.from_url(self.url) as redis:
                 return bool(await redis.ping())
+        except AuthenticationError:  # it asks for a user
+            return True
         except (RedisError, OSError, ssl.SSLError):
             return False
 
@@ -126,6 +137,7 @@ class TlsRedis(Server):
             "maxmemory-policy": "noeviction",
             "appendonly": "yes",
             "save": "",
+            **({"aclfile": self._users} if self._users else {}),
         }
         arguments = (part for name, value in settings.items() for part in (f"--{name}", str(value)))
         return [self._program, *arguments]

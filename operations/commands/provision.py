@@ -85,10 +85,10 @@ def nats(folder: Path, rotate: bool) -> None:
 
     Called again it makes what is missing. Reload NATS afterwards.
     """
-    from operations.provision.nats import RIGHTS, key_file, provision
+    from operations.provision.nats import RIGHTS, create_url, provision
 
     echo(f"{provision(folder, rotate=rotate)}: include it in the configuration of nats-server")
-    echo("\n".join(f"{name:18} nats://HOST:4222?nkey={key_file(folder, name)}" for name in RIGHTS))
+    echo("\n".join(f"{name:18} {create_url('nats://HOST:4222', folder, name)}" for name in RIGHTS))
 
 
 @click.command()
@@ -101,8 +101,8 @@ def redis(folder: Path, rotate: bool) -> None:
 
     Called again it makes what is missing. Let Redis load the file again afterwards (ACL LOAD).
     """
-    from operations.provision.redis import RIGHTS, password_file, provision
+    from operations.provision.redis import RIGHTS, create_url, provision
 
     echo(f"{provision(folder, rotate=rotate)}: name it as aclfile in the configuration of Redis")
     for name in RIGHTS:
-        echo(f"{name:18} redis://{name}@HOST:6379/0?password_file={password_file(folder, name)}")
+        echo(f"{name:18} {create_url('redis://HOST:6379/0', folder, name)}")

@@ -119,6 +119,12 @@ def key_file(folder: Path, name: str) -> Path:
     return folder / f"{name}.nk"
 
 
+def create_url(url: str, folder: Path, name: str) -> str:
+    """Return a URL with the file of a user; the URL itself for a process that has no user."""
+    separator = "&" if "?" in url else "?"
+    return f"{url}{separator}nkey={key_file(folder, name)}" if name in RIGHTS else url
+
+
 def _create_seed() -> str:
     seed: bytes = nkeys.encode_seed(secrets.token_bytes(32), nkeys.PREFIX_BYTE_USER)
     return seed.decode()

@@ -21,7 +21,7 @@ REPORTS = "~process_reports*"
 VIEWS = "~view:* ~index:* ~counters:* ~event_counters:* ~history:* ~change_feed:*"
 PROGRESS = "~build:* ~ready:* ~code:* ~as_of:* ~checkpoints:* ~parked:* ~parked_since:* ~archived:*"
 GENERATIONS = "~serving:* ~generations:* ~skips:*"
-LEASES = "~lease:* ~projectors:*"
+LEASES = "~lease:* ~projectors:* ~projector_groups"
 CHANGES = "&changes:*"
 """The channels of change notifications."""
 ALL_CHANNELS = "&*"
@@ -73,3 +73,12 @@ def provision(folder: Path, *, rotate: bool = False) -> Path:
 def password_file(folder: Path, name: str) -> Path:
     """Return the path of a user's file."""
     return folder / f"{name}.password"
+
+
+def create_url(url: str, folder: Path, name: str) -> str:
+    """Return a URL with a user and its file; the URL itself for a process that has no user."""
+    if name not in RIGHTS:
+        return url
+    separator = "&" if "?" in url else "?"
+    named = url.replace("://", f"://{name}@", 1)
+    return f"{named}{separator}password_file={password_file(folder, name)}"

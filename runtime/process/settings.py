@@ -41,11 +41,13 @@ class Settings(BaseSettings):
     allow_privileged_database_user: bool = False
     """Whether a process starts with a database user that owns the tables or has other rights beyond its role,
     with a warning; for development."""
-    nats_url: NatsUrl = "nats://127.0.0.1:4223"
+    nats_url: NatsUrl = "nats://127.0.0.1:4223?nkey=.diptych/nats-users/administrator.nk"
     """NATS, as `nats://[user:password@]host:port`; several servers separated by commas. The option `nkey`
     names the file of the user's key. With the scheme `tls` there are the options of NATS_TLS_OPTIONS, too,
     for instance `?ca=/etc/diptych/ca.pem`."""
-    redis_url: RedisUrl = "redis://127.0.0.1:6380/0"
+    redis_url: RedisUrl = (
+        "redis://administrator@127.0.0.1:6380/0?password_file=.diptych/redis-users/administrator.password"
+    )
     """Redis, as `redis://[user:password@]host:port/database`, with the options of REDIS_OPTIONS, for instance
     `?password_file=/etc/diptych/projector.password`."""
 

@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import nats
 import pytest
 from redis.asyncio import Redis
 
@@ -18,6 +17,7 @@ from operations import keys
 from operations.processes import RELAY
 from runtime.jetstream import read_stream_identity
 from tests.support.harness.invariants import assert_consistent, verify_stack
+from tests.support.harness.jetstream import open_client
 from tests.support.harness.log_lines import lines_of
 from tests.support.harness.traffic import Traffic
 from tests.support.harness.waiting import until
@@ -30,7 +30,7 @@ FOREIGN = "Foreign message in the stream; skipped"
 
 @asynccontextmanager
 async def jetstream(stack: Stack) -> AsyncIterator[Any]:
-    client = await nats.connect(stack.settings.nats_url)
+    client = await open_client(stack.settings.nats_url)
     try:
         yield client.jetstream()
     finally:
@@ -115,10 +115,11 @@ async def test_the_relay_notices_a_foreign_message_although_it_publishes_nothing
         _, stream = await write_cheque(traffic, clerk)
         await publish_foreign(js, stream, b"", {})
         sequence = (await js.stream_info(streams.JETSTREAM)).state.last_seq
-        log = Path(stack.settings.jwks).with_name(f"{RELAY.name}.log")
+        folder = Path(stack.settings.jwks).parent
+        logs = [folder / f"{relay.name}.log" for relay in stack.of(RELAY)]
 
         def is_logged() -> bool:
-            return any(line["at"] == sequence for line in lines_of(log, FOREIGN))
+            return any(line["at"] == sequence for log in logs for line in lines_of(log, FOREIGN))
 
         await until(is_logged)
     await clerk.close()

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import asyncpg
 import grpc
-import nats
 import pytest
 from redis.asyncio import Redis
 
@@ -19,6 +18,7 @@ from devstack.stack_kinds import temporary_stack
 from operations.processes import PROCESS_MANAGER, PROJECTOR, QUERY_SERVER, RELAY, check_health
 from runtime.jetstream import read_stream_identity
 from tests.support.harness.invariants import assert_consistent
+from tests.support.harness.jetstream import open_client
 from tests.support.harness.outbox import count_pending
 from tests.support.harness.rpc_failure import reason_of
 from tests.support.harness.small_disks import empty, fill, small_disk
@@ -91,7 +91,7 @@ async def test_a_stream_that_met_a_full_disk_is_replaced(
     stack: Stack, disks: Mapping[str, Path], traffic: Traffic
 ) -> None:
     """NATS stores nothing more in a stream after a write error, until it restarts."""
-    client = await nats.connect(stack.settings.nats_url)
+    client = await open_client(stack.settings.nats_url)
     await traffic.write("full")
     await until(lambda: _has_none_pending(stack))
     before = await read_stream_identity(client.jetstream())
@@ -121,7 +121,7 @@ async def test_a_stream_that_met_a_full_disk_is_replaced(
 
 
 async def test_a_full_stream_delays_events(stack: Stack, traffic: Traffic) -> None:
-    client = await nats.connect(stack.settings.nats_url)
+    client = await open_client(stack.settings.nats_url)
     js = client.jetstream()
     async with traffic.flowing(PAUSE):
         await traffic.more(30)

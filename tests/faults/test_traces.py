@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import nats
 import pytest
 
 from contracts import streams
@@ -13,6 +12,7 @@ from devstack.stack_kinds import temporary_stack
 from operations.processes import COMMAND_SERVER, PROCESS_MANAGER, PROJECTOR, RELAY
 from tests.support.harness.collector import Collector, Span
 from tests.support.harness.invariants import verify_stack
+from tests.support.harness.jetstream import open_client
 from tests.support.harness.traced_orders import trace_order
 
 
@@ -41,7 +41,7 @@ async def restart_all(stack: Stack) -> None:
 
 async def delete_stream(stack: Stack) -> None:
     """Delete the stream: the relay publishes all events again, and every reader gets them again."""
-    client = await nats.connect(stack.settings.nats_url)
+    client = await open_client(stack.settings.nats_url)
     await client.jetstream().delete_stream(streams.JETSTREAM)
     await client.close()
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import nats
 import pytest
 from redis.asyncio import Redis
 
@@ -18,6 +17,7 @@ from devstack.stack import Stack
 from operations.processes import QUERY_SERVER, RELAY
 from tests.support.harness import feed
 from tests.support.harness.invariants import assert_consistent
+from tests.support.harness.jetstream import open_client
 from tests.support.harness.rpc_failure import reason_of
 from tests.support.harness.traffic import Traffic
 from tests.support.harness.waiting import until
@@ -30,7 +30,7 @@ UNAVAILABLE_REASONS = ("VIEW_REBUILDING", "READ_MODEL_UNAVAILABLE")
 async def test_a_stream_deleted_under_load_is_rebuilt(stack: Stack, traffic: Traffic) -> None:
     async with traffic.flowing():
         await traffic.more(50)
-        client = await nats.connect(stack.settings.nats_url)
+        client = await open_client(stack.settings.nats_url)
         await client.jetstream().delete_stream(streams.JETSTREAM)
         await client.close()
         await traffic.more(50)

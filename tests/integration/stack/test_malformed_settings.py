@@ -116,11 +116,17 @@ ARGUMENTS = {
     ("events", "export"): ("--output", "events.jsonl"),
     ("keys", "new"): ("--purpose", "page-tokens"),
     ("keys", "set"): ("k", "revoked"),
+    ("audit", "export"): ("--output", "audit.jsonl"),
+    ("audit", "proof"): ("a.b.c@1",),
+    ("provision", "postgres"): ("--folder", "users"),
 }
-WITHOUT_SETTINGS = {("new",), ("generate",)}
+WITHOUT_SETTINGS = {
+    *(("new",), ("generate",)),
+    *(("provision", name) for name in ("certificates", "nats", "redis")),
+}
 CLIENTS = {
     *(("status",), ("lag",), ("projections",), ("dead-letters",), ("requests",)),
-    *(("refused",), ("events",), ("state",), ("explain",)),
+    *(("refused",), ("events",), ("state",), ("explain",), ("audit", "proof")),
     *(("sagas", name) for name in ("list", "show", "retry", "abort")),
 }
 """The commands that ask the operations server, and need no address of a store."""

@@ -47,7 +47,7 @@ MAY_PUBLISH: dict[str, Collection[str]] = {
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[Nats]:
-    server = Nats(tmp_path / "nats", users=provision(tmp_path / "users"))
+    server = Nats(tmp_path / "nats", configuration=provision(tmp_path / "users"))
     await server.start()
     yield server
     await server.stop()
