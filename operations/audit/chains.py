@@ -29,9 +29,12 @@ WHERE s.id IS NULL OR e.version > s.version GROUP BY 1
 
 async def verify_chains(driver: Driver, report: Report, observe: Callable[[int], None]) -> None:
     """Verify each event against the one before it, and the last one against its stream."""
-    chain, last = _Chain(report), ("", 0)
+    chain, last = _Chain(), ("", 0)
     while page := await driver.fetch(READ_EVENTS, *last, PAGE):
-        await asyncio.to_thread(chain.check, page)
+        for subject, text in await asyncio.to_thread(lambda: list(chain.check(page))):
+            report.add(RECORD, subject, text)
+        report.events += len(page)
+        report.unchained += sum(event["digest"] is None for event in page)
         last = page[-1]["stream"], page[-1]["version"]
         observe(len(page))
     for stream, version, is_cut in await driver.fetch(FIND_WRONG_ENDS):
@@ -46,27 +49,24 @@ async def verify_chains(driver: Driver, report: Report, observe: Callable[[int],
 class _Chain:
     """The chain of the stream that is being read."""
 
-    def __init__(self, report: Report) -> None:
-        self._report = report
+    def __init__(self) -> None:
         self._stream = ""
         self._version = 0
         self._digest = b""
 
-    def check(self, events: Sequence[Any]) -> None:
-        self._report.events += len(events)
+    def check(self, events: Sequence[Any]) -> Iterator[tuple[str, str]]:
+        """Yield the events that differ, and how."""
         for stream, version, type_name, recorded_at, metadata, data, digest in events:
             if stream != self._stream:
                 self._stream, self._version, self._digest = stream, 0, b""
             for missing in _limit(range(self._version + 1, version)):
-                self._report.add(RECORD, f"{stream}@{missing}", "it is missing")
+                yield f"{stream}@{missing}", "it is missing"
             self._version = version
             if digest is None:
-                self._report.unchained += 1
                 continue
             computed = digest_event(self._digest, stream, version, type_name, recorded_at, metadata, data)
             if computed != digest:
-                text = "its digest is not that of its content after the event before it"
-                self._report.add(RECORD, f"{stream}@{version}", text)
+                yield f"{stream}@{version}", "its digest is not that of its content after the event before it"
             self._digest = digest
 
 

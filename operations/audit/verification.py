@@ -1,6 +1,8 @@
 """`diptych audit verify`: compares everything that is on record with its chains and its checkpoints."""
 
-from collections.abc import Callable, Iterable, Mapping
+from asyncio import TaskGroup
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Any
 
 from contracts.audit.checkpoint import Checkpoint
 from operations.audit.answers import verify_answers, verify_outcomes
@@ -43,8 +45,22 @@ async def verify(
             observe(done, total)
 
         by_number = {checkpoint.number: checkpoint for checkpoint in kept}
-        await SealVerification(driver, public_keys, by_number, report, advance).run()
-        await verify_chains(driver, report, advance)
-        await verify_answers(driver, report)
+        seals = SealVerification(driver, public_keys, by_number, report, advance)
+        async with connect(database_url) as second, connect(database_url) as third:
+            # PostgreSQL reads for one while the others compute.
+            await _run_together(
+                seals.run(), verify_chains(second, report, advance), verify_answers(third, report)
+            )
         await verify_outcomes(driver, report)
+    report.findings.sort(key=lambda finding: finding.record)
     return report
+
+
+async def _run_together(*parts: Coroutine[Any, Any, None]) -> None:
+    """Run all; raise the first error, as if there were one part alone."""
+    try:
+        async with TaskGroup() as tasks:
+            for part in parts:
+                tasks.create_task(part)
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from errors
