@@ -13,6 +13,7 @@ from hashlib import pbkdf2_hmac, sha256
 from hmac import digest
 from pathlib import Path
 from secrets import token_bytes, token_urlsafe
+from urllib.parse import urlencode
 
 from sqlalchemy import text
 from sqlalchemy.engine import URL, make_url
@@ -134,8 +135,8 @@ def create_url(database_url: str, login: Login | None) -> str:
     if login is not None:
         query["passfile"] = str(login.file)
     user = login.name if login else None
-    created = URL.create(url.drivername, user, None, url.host, url.port, url.database, query)
-    return created.render_as_string(hide_password=False)
+    address = URL.create(url.drivername, user, None, url.host, url.port, url.database).render_as_string()
+    return f"{address}?{urlencode(query, doseq=True, safe='/')}" if query else address
 
 
 async def _check(connection: AsyncConnection, logins: Sequence[Login]) -> Collection[str]:
