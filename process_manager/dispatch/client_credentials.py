@@ -70,6 +70,7 @@ class ClientCredentials:
         self._form = urlencode({name: value for name, value in fields.items() if value}).encode()
         self._token = ""
         self._failures = 0
+        self._fetched_at = 0.0
         self._due_at = 0.0
         """Time of the next request, by the clock: it also passes while a machine sleeps."""
 
@@ -77,6 +78,11 @@ class ClientCredentials:
         if not self._token:
             raise OSError(f"no token: {self.problem}")
         return self._token
+
+    def note_rejection(self) -> None:
+        """Fetch another token within seconds: the issuer may have changed its keys. Once in LONGEST_PAUSE."""
+        if time() - self._fetched_at > LONGEST_PAUSE:
+            self._due_at = min(self._due_at, time())
 
     async def prepare(self) -> None:
         await self.renew()
@@ -103,6 +109,7 @@ class ClientCredentials:
         else:
             pause = max(lifetime * RENEWED_AFTER, FIRST_PAUSE)
             self.problem, self._failures = "the token endpoint gave no newer one", 0
+            self._fetched_at = time()
             log.info("Token of the process manager fetched", lifetime=round(lifetime))
         self._due_at = time() + pause
 

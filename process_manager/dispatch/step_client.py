@@ -144,6 +144,8 @@ class StepClient:
             info, retry_after = _read_details(error)
             if error.code() in FINAL_STATUSES and info is not None and info.domain.endswith("diptych"):
                 return StepReply(reason=info.reason, details=dict(info.metadata))
+            if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+                self.tokens.note_rejection()
             raise OutcomeUnknown(
                 f"{error.code().name}: {error.details()}",
                 denied=error.code() in DENIED_STATUSES,

@@ -26,6 +26,9 @@ class TokenSource(Protocol):
             OSError, ValueError: there is none.
         """
 
+    def note_rejection(self) -> None:
+        """Note that a server did not accept the present token."""
+
     async def prepare(self) -> None:
         """Try once to have a token."""
 
@@ -60,8 +63,11 @@ class TokenFile:
         except ValueError as error:
             raise ValueError(f"cannot read the file: {error}") from error
 
+    def note_rejection(self) -> None:
+        """Nothing to do: somebody else writes the file."""
+
     async def prepare(self) -> None:
         """Nothing to do."""
 
     async def run(self) -> None:
-        """Nothing to do: somebody else writes the file."""
+        """Nothing to do."""

@@ -152,6 +152,22 @@ async def test_tokens_are_fetched_ahead_of_their_expiry(
     }
 
 
+async def test_a_token_that_servers_refuse_is_replaced(
+    settings: Settings, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_credentials, "LONGEST_SLEEP", 0.01)
+    endpoint.give("old", expires_in=1_000)
+    source = ClientCredentials(settings)
+    async with running(source):
+        endpoint.give("new", expires_in=1_000)
+        source.note_rejection()
+        await asyncio.sleep(0.05)
+        assert source.read() == "old", "a token of this minute is no reason to ask again"
+        monkeypatch.setattr(client_credentials, "LONGEST_PAUSE", 0.0)
+        source.note_rejection()
+        await until(lambda: source.read() == "new")
+
+
 async def test_a_refused_secret_is_reported_until_the_file_has_the_right_one(
     settings: Settings, endpoint: Endpoint, lines: list[tuple[str, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
