@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from contracts.key_ring import KeyRing
 from process_manager.deadlines.deadlines import Deadlines
 from process_manager.dispatch.preceding_inputs import PrecedingInputs
 from process_manager.dispatch.step_client import OutcomeUnknown, StepClient, StepReply
@@ -23,7 +25,6 @@ from runtime import jetstream
 from runtime.process.lifecycle import cancel_and_wait
 from runtime.process.settings import Settings
 from tests.support.harness.contexts import SAGAS
-from tests.support.harness.keys import get_ring
 from tests.support.harness.waiting import until
 
 Call = tuple[str, str]
@@ -79,7 +80,8 @@ class FaultyClient(StepClient):
 async def run_managers(settings: Settings, client: FaultyClient) -> AsyncIterator[SagaReader]:
     """Run managers one after the other, each until it is killed; yield a reader of their sagas."""
     store = SagaStore(settings.database_url)
-    async with await jetstream.connect(settings.nats_url, "test", get_ring) as nats:
+    ring = KeyRing.parse(await asyncio.to_thread(Path(settings.keys).read_bytes))
+    async with await jetstream.connect(settings.nats_url, "test", lambda: ring) as nats:
         task = asyncio.create_task(_run_in_turn(nats, store, client))
         yield SagaReader(store.engine)
         task.cancel()
