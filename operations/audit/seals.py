@@ -34,6 +34,7 @@ FROM audit_removals GROUP BY record
 READ_REMOVED_ROWS = "SELECT record, key, leaf, recorded_at FROM audit_removed_rows"
 REDUCED = 2
 """Segments after the removed ones of which rows may be removed; rows are nearly in order of time."""
+READ_ROW_COUNT = "SELECT row_count FROM audit_segments WHERE record = $1 AND until = $2"
 READ_MARKS = "SELECT keys, marks FROM audit_segments WHERE record = $1 AND until = $2"
 LABELS = {"events": "stream || '@' || version", "audit": "caller || ' ' || request_id"}
 """SQL expressions for the names of rows; the others are named by their keys."""
@@ -106,11 +107,22 @@ class SealVerification:
             for row in page:
                 number = row["number"]
                 await self._check(row)
+        for record in filter(lambda each: each.is_static, RECORDS):
+            await self._find_unnumbered(record)
         for kept_number in self._kept:
             if kept_number > self._tree.size:
                 text = f"it is missing: the database ends with checkpoint {self._tree.size}"
                 self._add(kept_number, text)
         self._report.checkpoints = self._tree.size
+
+    async def _find_unnumbered(self, record: Record) -> None:
+        """Name the rows without a number beyond the end of those that earlier releases recorded."""
+        last = self._sealed[record.name]
+        if await self._driver.fetchval(READ_ROW_COUNT, record.name, last) != 0:
+            return  # their end is not sealed yet
+        for row in await self._driver.fetch(record.select(), last, 2**55, self._report.max_findings + 1):
+            name = await self._name(record, row["key"])
+            self._report.add(record.name, name, "it was inserted: each row has a number since it is sealed")
 
     async def _read_removals(self) -> None:
         """Read what housekeeping says that it has removed."""
@@ -191,7 +203,8 @@ class SealVerification:
             if segment.until <= self._removed_until[record.name]:
                 return
             rows = self._add_removed(record.name, segment, rows)
-        self._report.sealed[record.name] += len(rows)
+        if rows:
+            self._report.sealed[record.name] += len(rows)
         self._observe(len(rows))
         if len(rows) != segment.rows or compute_root([row.leaf for row in rows]) != segment.root:
             await self._name_differences(number, record, segment, rows)

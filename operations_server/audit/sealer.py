@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from time import time
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -23,7 +23,7 @@ from operations_server.postgres.schema import SEALER_ROLE
 from operations_server.records.database import FAILURES, Driver, connect
 from operations_server.records.settled import await_writers
 from runtime.audit.marks import encode_marks
-from runtime.audit.records import RECORDS, TABLES
+from runtime.audit.records import RECORDS, TABLES, Record
 from runtime.audit.rows import read_rows
 from runtime.audit.subtrees import read_subtrees
 from runtime.leader_lease import Lease
@@ -71,6 +71,18 @@ def create_sealer_engine(database_url: str) -> AsyncEngine:
     return create_engine(database_url, session=session, pool_size=3, command_timeout=STATEMENT_TIMEOUT + 1.0)
 
 
+class _End(NamedTuple):
+    """The newest key of a record, and whether no later one will come."""
+
+    key: int
+    is_final: bool
+
+
+async def _read_end(driver: Driver, record: Record) -> _End:
+    ((key, is_final),) = await driver.fetch(record.newest)
+    return _End(int(key), is_final)
+
+
 class Sealer:
     """Writes checkpoints.
 
@@ -112,7 +124,7 @@ class Sealer:
         async with connect(self._engine) as driver:
             state = await driver.fetchrow(READ_STATE)
             assert state is not None  # noqa: S101 - for mypy
-            newest = {record.name: int(await driver.fetchval(record.newest)) for record in RECORDS}
+            newest = {record.name: await _read_end(driver, record) for record in RECORDS}
             async with asyncio.timeout(MAX_WAIT):
                 await await_writers(driver, list(TABLES), ["RowExclusiveLock"])
             written = 0
@@ -122,16 +134,16 @@ class Sealer:
         return written
 
     async def _write_next(
-        self, driver: Driver, newest: Mapping[str, int], incarnation: str, now: datetime
+        self, driver: Driver, newest: Mapping[str, _End], incarnation: str, now: datetime
     ) -> bool:
         """Write the next checkpoint; return whether there is anything to seal."""
         sealed = {row[0]: row[1] for row in await driver.fetch(READ_SEALED, list(newest))}
         segments, contents = list[Segment](), list[tuple[bytes, bytes]]()
         for record in RECORDS:
-            after, until = sealed[record.name], newest[record.name]
-            if until > after:
-                rows, until = await read_rows(driver, record, after, until, MAX_ROWS)
-                if rows:
+            after, end = sealed[record.name], newest[record.name]
+            if end.key > after:
+                rows, until = await read_rows(driver, record, after, end.key, MAX_ROWS)
+                if rows or end.is_final:  # a segment without rows is the end of a record
                     root = await asyncio.to_thread(compute_root, [row.leaf for row in rows])
                     segments.append(Segment(record.name, after, until, len(rows), root))
                     contents.append(encode_marks(rows))

@@ -2,7 +2,8 @@
 
 How it works. A record has keys, integers that rise with the rows: an event's position, or a number from a
 sequence. Rows that were written before they were numbered are records of their own, with the microsecond as
-key; none is added to them. The leaf of an event is its position, as 8 bytes, with its digest; that of another
+key; none is added to them, so they end an hour after the first numbered row, and what is there without a
+number later was inserted. The leaf of an event is its position, as 8 bytes, with its digest; that of another
 row is the digest of its columns (`contracts.audit.digests`).
 """
 
@@ -37,7 +38,8 @@ class Record:
         table: with the rows.
         columns: SQL expressions whose values the digest covers, in this order, after the key.
         key: the SQL expression of the key.
-        newest: an SQL query for the newest key, which may be of a row that is never committed.
+        newest: an SQL query for the newest key, which may be of a row that is never committed, and whether
+            the record ends with it.
         condition: the rows of the table that belong to the record.
         since: SQL condition that a row's key is above $1.
         until: SQL condition that a row's key is not above $2.
@@ -90,7 +92,18 @@ class _Events(Record):
 
 
 _EVENT_COLUMNS = ("stream", "version", "type", "metadata::text", "data")
-_OF_SEQUENCE = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {}"
+_OF_SEQUENCE = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END, false FROM {}"
+# Several numbers, since a transaction that was rolled back leaves a gap. Where these rows are removed, so are
+# those without a number.
+_UNNUMBERED_END = """
+SELECT {microseconds}, first IS NOT NULL FROM (
+  SELECT (
+    SELECT n.recorded_at FROM {table} n WHERE n.number BETWEEN 1 AND 1000 ORDER BY n.number LIMIT 1
+  ) AS first, is_called FROM {table}_number
+) f, LATERAL (SELECT coalesce(
+  first + interval '1 hour', CASE WHEN is_called THEN timestamptz 'epoch' ELSE now() END
+) AS recorded_at) e
+"""
 _MICROSECONDS = "CAST(extract(epoch FROM recorded_at) * 1000000 AS bigint)"
 _AFTER = "timestamptz 'epoch' + {} * interval '1 microsecond'"
 _AUDIT = (
@@ -110,7 +123,7 @@ def _list_numbered(name: str, columns: Sequence[str]) -> Iterator[Record]:
         name,
         columns,
         key=_MICROSECONDS,
-        newest=f"SELECT coalesce(max({_MICROSECONDS}), 0) FROM {name} WHERE number IS NULL",  # noqa: S608
+        newest=_UNNUMBERED_END.format(table=name, microseconds=_MICROSECONDS),
         condition="number IS NULL",
         since=f"recorded_at > {_AFTER.format('$1')}",
         until=f"recorded_at <= {_AFTER.format('$2')}",
@@ -123,7 +136,7 @@ EVENTS = _Events(
     # The columns of events with a digest stay where they are: they would be most of what is read.
     ("digest", *(f"CASE WHEN digest IS NULL THEN {column} END" for column in _EVENT_COLUMNS)),
     key="position",
-    newest="SELECT coalesce(max(position), 0) FROM events",
+    newest="SELECT coalesce(max(position), 0), false FROM events",
     condition="true",
     since="position > $1",
     until="position <= $2",
@@ -133,14 +146,14 @@ ACTS = Record(
     "operator_acts",
     "operator_acts",
     _ACTS,
-    newest="SELECT coalesce(max(number), 0) FROM operator_acts",
+    newest="SELECT coalesce(max(number), 0), false FROM operator_acts",
     condition="true",
 )
 OUTCOMES = Record(
     "operator_act_outcomes",
     "operator_act_outcomes",
     ("recorded_at", "act", "outcome", "duration_us"),
-    newest="SELECT coalesce(max(number), 0) FROM operator_act_outcomes",
+    newest="SELECT coalesce(max(number), 0), false FROM operator_act_outcomes",
     condition="true",
 )
 RECORDS = (

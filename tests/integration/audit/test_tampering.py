@@ -77,6 +77,20 @@ async def test_untouched_records_are_clean(sealed: Ledger) -> None:
     assert (report.events, report.unchained, report.requests) == (22, 0, 22)
 
 
+async def test_a_row_without_a_number_is_named_whatever_its_time(sealed: Ledger) -> None:
+    insert = "INSERT INTO refused_calls (method, reason, details, peer, number, recorded_at)"
+    values = "SELECT 'm', 'r', '{}', 'p', NULL, now() + "
+    await sealed.execute_as_owner(
+        f"{insert} {values} interval '-30 days'", f"{insert} {values} interval '2 hours'"
+    )
+    await sealed.sealer.seal()
+    findings = await sealed.find()
+    assert len(findings) == 2
+    assert all(line.startswith("refused_calls_unnumbered: row ") for line in findings)
+    assert "it was inserted after it was sealed (checkpoint 1)" in findings[0]
+    assert "it was inserted: each row has a number" in findings[1]
+
+
 async def test_each_changed_row_is_named(sealed: Ledger) -> None:
     ids = {f"{{{key}}}": str(id_) for key, id_ in await sealed.fetch("SELECT number, request_id FROM audit")}
 
@@ -173,6 +187,7 @@ async def test_rows_of_an_earlier_release_are_sealed_by_their_content(ledger: Le
         "UPDATE audit SET number = NULL, request_digest = NULL",
         "UPDATE refused_calls SET number = NULL",
         "UPDATE audit SET recorded_at = (SELECT min(recorded_at) FROM audit)",
+        *(f"ALTER SEQUENCE {table}_number RESTART" for table in ("audit", "refused_calls")),
     )
     await ledger.execute_as_owner("DELETE FROM events WHERE version > 2", "UPDATE streams SET version = 2")
     await ledger.sealer.seal()
