@@ -1,6 +1,5 @@
 """An authority, and certificates of all processes and stores, as files in a folder."""
 
-import os
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -13,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from operations.processes import KINDS
 from operations.provision.authority import Pair, create_authority, issue
+from operations.provision.secret_files import make_folder, write_file
 from runtime.process.start_error import StartError
 
 TRUST_DOMAIN = "diptych"
@@ -49,18 +49,14 @@ def provision(
         StartError: a host is none, or the authority cannot be used or written.
     """
     own_hosts = _read_hosts(hosts)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o700)
-        authority = _open_authority(folder, authority_lifetime)
-        lines = [_describe(AUTHORITY, authority)]
-        for name in (*PROCESSES, *STORES):
-            spiffe_id = f"spiffe://{TRUST_DOMAIN}/{name}"
-            pair = issue(authority, name, own_hosts.get(name, ()), spiffe_id, lifetime)
-            _write(folder, name, pair)
-            lines.append(_describe(name, pair))
-    except OSError as error:
-        raise StartError(f"{folder}: {error.strerror or error}") from error
+    make_folder(folder)
+    authority = _open_authority(folder, authority_lifetime)
+    lines = [_describe(AUTHORITY, authority)]
+    for name in (*PROCESSES, *STORES):
+        spiffe_id = f"spiffe://{TRUST_DOMAIN}/{name}"
+        pair = issue(authority, name, own_hosts.get(name, ()), spiffe_id, lifetime)
+        _write(folder, name, pair)
+        lines.append(_describe(name, pair))
     return lines
 
 
@@ -103,7 +99,7 @@ def _open_authority(folder: Path, lifetime: timedelta) -> Pair:
     try:
         certificate = x509.load_pem_x509_certificate(paths[0].read_bytes())
         key = load_pem_private_key(paths[1].read_bytes(), password=None)
-    except (ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise StartError(f"{folder}: the authority cannot be read: {error}") from error
     if not isinstance(key, EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
         raise StartError(f"{folder}: {paths[1].name} is not the key of {paths[0].name}")
@@ -114,17 +110,8 @@ def _open_authority(folder: Path, lifetime: timedelta) -> Pair:
 
 def _write(folder: Path, name: str, pair: Pair) -> None:
     """Replace a key and its certificate. Processes that read in between keep what they have."""
-    _replace(_key_path(folder, name), pair.key_pem, 0o600)
-    _replace(_certificate_path(folder, name), pair.certificate_pem, 0o644)
-
-
-def _replace(path: Path, content: bytes, mode: int) -> None:
-    new = path.with_name(f".{path.name}.new")
-    new.unlink(missing_ok=True)
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-    new.replace(path)
+    write_file(_key_path(folder, name), pair.key_pem.decode())
+    write_file(_certificate_path(folder, name), pair.certificate_pem.decode(), 0o644)
 
 
 def _certificate_path(folder: Path, name: str) -> Path:
