@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
+from runtime.redis.pool import open_client
 from tests.support.harness.local_stack import LocalStack
 from tests.support.harness.waiting import until
 
@@ -62,8 +63,9 @@ async def test_ctrl_c_stops_cleanly_and_keeps_the_data(running_up: LocalStack) -
     up = running_up
     for port in up.ports:
         assert f"127.0.0.1:{port}" in up.output
-    redis_url = f"redis://127.0.0.1:{up.ports[2]}/0"
-    async with Redis.from_url(redis_url) as redis:
+    password_file = up.folder / ".diptych" / "redis-users" / "administrator.password"
+    redis_url = f"redis://administrator@127.0.0.1:{up.ports[2]}/0?password_file={password_file}"
+    async with open_client(redis_url) as redis:
         await redis.set("kept", "yes")
     assert await up.press_ctrl_c() == 0, up.output
     lines = up.output.splitlines()
@@ -71,7 +73,7 @@ async def test_ctrl_c_stops_cleanly_and_keeps_the_data(running_up: LocalStack) -
     assert lines[-1] == "Stopped"
     assert up.all_ports_are_free()
     await up.start()
-    async with Redis.from_url(redis_url) as redis:
+    async with open_client(redis_url) as redis:
         assert await redis.get("kept") == b"yes"
 
 
