@@ -37,9 +37,8 @@ MARK_DELAY = 0.02
 """Seconds that published events wait for a notification, to be marked by the statement that reads on."""
 POLL_INTERVAL = 0.5
 """Seconds between reads of an empty outbox if no notification arrives."""
-CHECK_INTERVAL = 0.5
-"""Seconds between checks of the stream and the relay's state. Together with POLL_INTERVAL it is the time in
-which a foreign message is noticed."""
+CHECK_INTERVAL = 0.9
+"""Seconds between checks of the stream and the relay's state; a foreign message is noticed that soon."""
 INITIAL_PAUSE, MAX_PAUSE = 0.1, 2.0
 """Seconds before a restart: after the first error, and at most while errors continue."""
 STABLE_AFTER = 5.0
@@ -126,8 +125,9 @@ class Relay:
                     raise OutOfSync("the client of NATS was replaced, and lost its subscriptions")
                 await self._reply_to(requests, events[-1].position if is_full_batch else None)
                 if not is_full_batch:
+                    wait = MARK_DELAY if self._unmarked else POLL_INTERVAL
                     with suppress(TimeoutError):
-                        async with asyncio.timeout(MARK_DELAY if self._unmarked else POLL_INTERVAL):
+                        async with asyncio.timeout(min(wait, checked_at + CHECK_INTERVAL - monotonic())):
                             await notified.wait()
                 if monotonic() - checked_at >= CHECK_INTERVAL:
                     floor.observe(published_to, monotonic(), await self._check(recreation_requested))
