@@ -13,6 +13,7 @@ from process_manager.queries.staleness import ReadEnds
 from runtime.jetstream import (
     Connection,
     Message,
+    StreamReplaced,
     SubjectReader,
     decode_event,
     read_last_message,
@@ -36,6 +37,12 @@ def read_stream_from(connection: Connection) -> ReadStream:
     """By stream and next version: the reader of a slice need not seek for the following one."""
 
     async def read_stream(stream: str, version: int) -> list[RecordedEvent]:
+        try:
+            return await read_once(stream, version)
+        except StreamReplaced:  # which the reader has noticed by this
+            return await read_once(stream, version)
+
+    async def read_once(stream: str, version: int) -> list[RecordedEvent]:
         reader = readers.pop((stream, version), None)
         events = await _read_on(reader, version) if reader else []
         if reader is None or not events or events[0].version != version:

@@ -32,11 +32,13 @@ from operations.processes import (
     RELAY,
     ProcessKind,
 )
+from runtime.jetstream import read_stream_identity
 from tests.support.harness.alerting import Alerting, alerting, hasten
 from tests.support.harness.caller import Caller
 from tests.support.harness.command_line import diptych
 from tests.support.harness.expressions import list_expressions
 from tests.support.harness.invariants import verify_stack
+from tests.support.harness.jetstream import open_client
 from tests.support.harness.observers import require
 from tests.support.harness.planted_events import plant_unknown_event
 from tests.support.harness.process_clocks import ProcessClocks
@@ -283,6 +285,15 @@ async def test_events_cannot_be_read(stack: Stack, alerts: Alerting, trade: Trad
         await plant_unknown_event(stack.settings.database_url, stream, missing=missing)
     names = ("AggregatesParked", "EventsFailed", "SagasBlocked", "SagasOverdue", "SagaStreamsParked")
     await expect(alerts, *names, seconds=60)
+
+
+async def test_somebody_else_publishes_to_the_stream(stack: Stack, alerts: Alerting) -> None:
+    client = await open_client(stack.settings.nats_url)
+    identity = await read_stream_identity(client.jetstream())
+    assert identity is not None
+    await client.jetstream().publish(f"diptych.feed.{identity.epoch}.0.ordering.order.o-1", b"foreign")
+    await client.close()
+    await expect(alerts, "ForeignMessages")
 
 
 async def test_every_expression_had_series(stack: Stack, alerts: Alerting) -> None:

@@ -13,8 +13,10 @@ from redis.asyncio import Redis
 from command_server.relay.event_stream import EventStream
 from contracts import streams
 from contracts.envelope import RecordedEvent
+from contracts.key_ring import Purpose
 from devstack.stack import Stack
 from operations.processes import QUERY_SERVER, RELAY
+from runtime.process.key_file import KeyFile
 from tests.support.harness import feed
 from tests.support.harness.invariants import assert_consistent
 from tests.support.harness.jetstream import open_client
@@ -172,5 +174,8 @@ async def _publish_history_to(stack: Stack, stream: str, version: int) -> None:
                 await asyncio.Event().wait()
             return await super().publish(epoch, events, after)
 
-    async with feed.relay(stack.settings.database_url, stack.settings.nats_url, stream=DyingStream):
+    ring = KeyFile(stack.settings.keys, [Purpose.FEED]).get_ring
+    async with feed.relay(
+        stack.settings.database_url, stack.settings.nats_url, stream=DyingStream, ring=ring
+    ):
         await asyncio.wait_for(stopped.wait(), 30)

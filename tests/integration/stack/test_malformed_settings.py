@@ -61,6 +61,7 @@ def list_cases(folder: Path) -> Iterator[tuple[ProcessKind, str, str]]:
 async def test_every_process_names_the_malformed_setting(tmp_path: Path) -> None:
     valid = {"DIPTYCH_KEYS": str(write_ring(tmp_path / "keys.json")), "OTEL_METRICS_EXPORTER": "otlp"}
     valid |= {kind.variable: f"127.0.0.1:{free_port()}" for kind in KINDS}
+    valid |= {"DIPTYCH_NATS_URL": "nats://127.0.0.1:1", "DIPTYCH_REDIS_URL": "redis://127.0.0.1:1"}
     two = asyncio.Semaphore(2)
 
     async def check(kind: ProcessKind, variable: str, value: str) -> None:

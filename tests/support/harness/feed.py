@@ -18,6 +18,7 @@ from command_server.relay.event_stream import EventStream
 from command_server.relay.outbox import Outbox
 from command_server.relay.relay import Relay
 from contracts.envelope import RecordedEvent
+from contracts.signed_tokens import GetKeyRing
 from runtime.jetstream import (
     Connection,
     StreamIdentity,
@@ -151,10 +152,11 @@ async def relay(
     stream: type[EventStream] = EventStream,
     *,
     keeps_all: bool = True,
+    ring: GetKeyRing = get_ring,
 ) -> AsyncIterator[RunningRelay]:
     """Run a relay whose stream is decorated by `publisher`."""
     engine = create_engine(database_url, session=session_settings(RELAY_ROLE))
-    async with await connect(nats_url, "relay", get_ring) as connection:
+    async with await connect(nats_url, "relay", ring) as connection:
         events = stream(connection, keeps_all=keeps_all)
         outbox = Outbox(engine)
         running = RunningRelay(Relay(outbox, events, publisher(events)), outbox, events, connection)

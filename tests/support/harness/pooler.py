@@ -17,7 +17,7 @@ PROGRAM = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin
 
 CONFIGURATION = """
 [databases]
-* = host=127.0.0.1 port={server_port} user={user}
+* = host=127.0.0.1 port={server_port} user={user} password={password}
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {port}
@@ -40,12 +40,21 @@ async def run_pooler(folder: Path, database_url: str, mode: str, ignored: str) -
         ignored: its `ignore_startup_parameters`.
     """
     url, port = make_url(database_url), free_port()
-    values = {"server_port": url.port, "user": url.username, "port": port, "mode": mode, "ignored": ignored}
+    values = {
+        "server_port": url.port,
+        "user": url.username,
+        "password": url.password,
+        "port": port,
+        "mode": mode,
+        "ignored": ignored,
+    }
     file = folder / "pgbouncer.ini"
     file.write_text(CONFIGURATION.format_map(values))
     await asyncio.to_thread(folder.chmod, 0o755)
-    user = ("--user", "nobody") if os.geteuid() == 0 else ()  # it refuses to run as root
-    process = await asyncio.create_subprocess_exec(str(PROGRAM), "--quiet", *user, str(file), stderr=DEVNULL)
+    switch = ("--user", "nobody") if os.geteuid() == 0 else ()  # it refuses to run as root
+    process = await asyncio.create_subprocess_exec(
+        str(PROGRAM), "--quiet", *switch, str(file), stderr=DEVNULL
+    )
     try:
         await until(lambda: not is_free(port))
         yield url.set(host="127.0.0.1", port=port).render_as_string(hide_password=False)
