@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from jwt.algorithms import OKPAlgorithm
 
+from operations.provision.secret_files import write_file
 from process_manager.saga import Saga
 from process_manager.scopes import required_scopes
 from runtime.process.contexts import choose_contexts, load_parts
@@ -83,7 +84,7 @@ def write_process_manager_token(settings: Settings) -> None:
     """Write a token with the scopes of all sagas into the file that the process manager reads."""
     sagas = load_parts(choose_contexts(settings), "sagas", "SAGAS", Saga)
     token = mint(settings, required_scopes(sagas), "process-manager", file_lifetime(settings))
-    _write_token(settings.process_manager_token, token)
+    write_file(Path(settings.process_manager_token), token)
 
 
 async def keep_renewed(write: Callable[[], None], lifetime: timedelta, report: Callable[[str], None]) -> None:
@@ -108,22 +109,12 @@ async def keep_renewed(write: Callable[[], None], lifetime: timedelta, report: C
 def write_operations_token(settings: Settings) -> None:
     """Write a token with an operator's scopes into the file that `diptych` reads."""
     token = mint(settings, OPERATOR_SCOPES, "operator", file_lifetime(settings))
-    _write_token(settings.operations_token, token)
+    write_file(Path(settings.operations_token), token)
 
 
 def file_lifetime(settings: Settings) -> timedelta:
     """Return the lifetime of tokens in files."""
     return min(LIFETIME, settings.max_token_lifetime or LIFETIME)
-
-
-def _write_token(file: str, token: str) -> None:
-    """Replace the file at once: a process may read it at any time."""
-    path = Path(file)
-    new = path.with_name(f".{path.name}.new")
-    new.unlink(missing_ok=True)
-    new.touch(mode=0o600)
-    new.write_text(token)
-    new.replace(path)
 
 
 def _private_key_path(jwks: Path) -> Path:

@@ -38,7 +38,6 @@ from runtime.jetstream import (
     Message,
     StreamIdentity,
     StreamReader,
-    decode_event,
     read_last_message,
     read_stream_identity,
 )
@@ -158,8 +157,7 @@ class EventStream:
 
     async def decode(self, messages: Sequence[Message], epoch: str) -> list[RecordedEvent | None]:
         """Return the event of each message; None for one that no relay has published at its place."""
-        keys = await self._connection.feed.find_keys(messages, epoch)
-        return [decode_event(each, key, epoch) for each, key in zip(messages, keys, strict=True)]
+        return await self._connection.feed.decode_at(messages, epoch)
 
     def _find_key(self) -> Key:
         return self._connection.get_ring().find_signing_key(Purpose.FEED, time())

@@ -17,6 +17,10 @@ COMMANDS = {
     "redis": "operations.commands.provision:redis",
 }
 
+in_folder = click.option(
+    "--folder", type=click.Path(file_okay=False, path_type=Path), required=True, help="For the files."
+)
+
 
 @click.group(cls=CommandGroup, modules=COMMANDS)
 def provision() -> None:
@@ -24,9 +28,7 @@ def provision() -> None:
 
 
 @click.command()
-@click.option(
-    "--folder", type=click.Path(file_okay=False, path_type=Path), required=True, help="For the files."
-)
+@in_folder
 @click.option(
     "--host",
     "hosts",
@@ -50,12 +52,7 @@ def certificates(folder: Path, hosts: tuple[str, ...], ttl: timedelta, ca_ttl: t
 
 
 @click.command()
-@click.option(
-    "--folder",
-    type=click.Path(file_okay=False, path_type=Path),
-    required=True,
-    help="For the files with the passwords.",
-)
+@in_folder
 @click.option(
     "--prefix",
     default="diptych_login",
@@ -76,9 +73,7 @@ def postgres(folder: Path, prefix: str, rotate: bool) -> None:
 
 
 @click.command()
-@click.option(
-    "--folder", type=click.Path(file_okay=False, path_type=Path), required=True, help="For the files."
-)
+@in_folder
 @click.option("--rotate", is_flag=True, help="Give all users new keys.")
 def nats(folder: Path, rotate: bool) -> None:
     """Make an NKEY for each process, and the configuration with their rights for nats-server to include.
@@ -92,9 +87,7 @@ def nats(folder: Path, rotate: bool) -> None:
 
 
 @click.command()
-@click.option(
-    "--folder", type=click.Path(file_okay=False, path_type=Path), required=True, help="For the files."
-)
+@in_folder
 @click.option("--rotate", is_flag=True, help="Give all users new passwords.")
 def redis(folder: Path, rotate: bool) -> None:
     """Make a password for each process, and the file of users with their rights for Redis (aclfile).

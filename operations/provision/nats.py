@@ -3,7 +3,6 @@
 The configuration has public keys alone. `nats-server` includes it, and takes it over when it is reloaded.
 """
 
-import binascii
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from contracts import streams
 from contracts.skips import SKIPS_SUBJECT
 from operations.processes import COMMAND_SERVER, OPERATIONS_SERVER, PROCESS_MANAGER, PROJECTOR, RELAY
 from operations.provision.secret_files import make_folder, read_file, write_file
-from runtime.jetstream.nats_url import create_inbox_prefix
+from runtime.jetstream.nats_url import create_inbox_prefix, derive_public_key
 from runtime.process.start_error import StartError
 
 ACCOUNT = "DIPTYCH"
@@ -132,10 +131,9 @@ def _create_seed() -> str:
 
 def _read_public_key(path: Path) -> str:
     try:
-        key: bytes = nkeys.from_seed(bytearray(read_file(path).strip().encode())).public_key
-    except (nkeys.NkeysError, ValueError, binascii.Error) as error:
-        raise StartError(f"{path}: is not the seed of an NKEY") from error
-    return key.decode()
+        return derive_public_key(read_file(path).encode())
+    except ValueError as error:
+        raise StartError(f"{path}: {error}") from error
 
 
 def _describe(public_key: str, rights: Rights) -> str:

@@ -15,7 +15,6 @@ from runtime.jetstream import (
     Message,
     StreamReplaced,
     SubjectReader,
-    decode_event,
     read_last_message,
     read_stream_identity,
 )
@@ -121,8 +120,7 @@ def read_ends_from(connection: Connection) -> ReadEnds:
 
 async def _find_end(connection: Connection, epoch: str, subject: str, message: Message) -> StreamEnd:
     """Return the end of a stream: the place of its last message, and the version of its last event."""
-    (key,) = await connection.feed.find_keys([message], epoch)
-    event = decode_event(message, key, epoch)
+    (event,) = await connection.feed.decode_at([message], epoch)
     version = event.version if event else await _find_version(connection, subject)
     return StreamEnd(epoch, message.sequence, version)
 

@@ -6,6 +6,7 @@ A message of any other key, or with a wrong signature, is foreign: it is counted
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import nats.errors
 from nats.aio.msg import Msg
@@ -158,7 +159,9 @@ class FeedVerifier:
             KeysMissing: the relay signs with a key that is unknown or revoked here.
             nats.errors.Error: JetStream cannot be reached, or the stream was replaced.
         """
-        events = await self._decode(messages, self._epoch)
+        events: Sequence[RecordedEvent | None] = [None]
+        with suppress(StreamReplaced):
+            events = await self.decode_at(messages, self._epoch)
         if None in events:
             known, self._epoch = self._epoch, await self._read_epoch()
             if known != self._epoch:  # the messages may be of either stream
@@ -168,12 +171,18 @@ class FeedVerifier:
                     report_foreign(message)
         return [event for event in events if event is not None]
 
-    async def _decode(self, messages: Sequence[Message], epoch: str) -> list[RecordedEvent | None]:
-        """Return the event of each message; None for one that is not valid in the stream of this epoch."""
-        try:
-            keys = await self.find_keys(messages, epoch)
-        except StreamReplaced:
-            return [None]
+    async def decode_at(self, messages: Sequence[Message], epoch: str) -> list[RecordedEvent | None]:
+        """Return the event of each message; None for one that no relay has published at its place.
+
+        Args:
+            messages: that were read.
+            epoch: of their stream, which `check` has accepted.
+
+        Raises:
+            KeysMissing: the relay signs with a key that is unknown or revoked here.
+            nats.errors.Error: JetStream cannot be reached, or the stream was replaced.
+        """
+        keys = await self.find_keys(messages, epoch)
         return [decode_event(each, key, epoch) for each, key in zip(messages, keys, strict=True)]
 
     async def _read_epoch(self) -> str:

@@ -53,12 +53,24 @@ def create_inbox_prefix(public_key: str) -> str:
     return f"{DEFAULT_INBOX_PREFIX}_{public_key}"
 
 
+def derive_public_key(seed: bytes) -> str:
+    """Return the public key of an NKEY.
+
+    Raises:
+        ValueError: it is not the seed of one.
+    """
+    try:
+        key: bytes = nkeys.from_seed(bytearray(seed.strip())).public_key
+    except (ValueError, nkeys.NkeysError) as error:
+        raise ValueError("it is not the seed of an NKEY") from error
+    return key.decode()
+
+
 def _read_public_key(path: str) -> str:
     try:
-        key: bytes = nkeys.from_seed(bytearray(Path(path).read_bytes().strip())).public_key
-    except (OSError, ValueError, nkeys.NkeysError) as error:
-        raise InvalidSetting(f"{SETTING}: cannot use nkey={path}: {error or 'it is no seed'}") from error
-    return key.decode()
+        return derive_public_key(Path(path).read_bytes())
+    except (OSError, ValueError) as error:
+        raise InvalidSetting(f"{SETTING}: cannot use nkey={path}: {error}") from error
 
 
 def _create_context(options: dict[str, str]) -> StoreContext:

@@ -8,7 +8,7 @@ from time import time
 
 from contracts.key_ring import KeyRing, Purpose
 from runtime.process import logs
-from runtime.process.regular_file import UNUSABLE, read_regular_file
+from runtime.process.regular_file import UNUSABLE, Signature, read_regular_file, read_signature
 from runtime.process.start_error import InvalidSetting
 from runtime.telemetry import metrics
 
@@ -16,9 +16,6 @@ CHECK_INTERVAL = 1.0
 """Seconds between two looks at the file."""
 
 log = logs.get_logger(__name__)
-
-_Signature = tuple[int, int, int]
-"""A file's inode, size and time of change; another one means another content."""
 
 
 class KeyFile:
@@ -59,7 +56,7 @@ class KeyFile:
     async def reload(self) -> None:
         """Read the file if it has changed; log a failure once."""
         try:
-            if await asyncio.to_thread(self._read_signature) == self._signature and not self._error:
+            if await asyncio.to_thread(read_signature, self._path) == self._signature and not self._error:
                 return
             self._signature, self._ring = await asyncio.to_thread(self._load)
         except UNUSABLE as error:
@@ -74,14 +71,12 @@ class KeyFile:
             metrics.KEY_RING_VALID.set(1)
             log.info("Key ring loaded", keys=str(self._path), ids=list(self._ring.keys))
 
-    def _load(self) -> tuple[_Signature, KeyRing]:
-        signature = self._read_signature()  # before the content: a change in between is seen by the next look
+    def _load(self) -> tuple[Signature, KeyRing]:
+        signature = read_signature(
+            self._path
+        )  # before the content: a change in between is seen by the next look
         ring = KeyRing.parse(read_regular_file(self._path))
         ring.check(self._purposes, time())
         if (mode := self._path.stat().st_mode) & (stat.S_IRWXG | stat.S_IRWXO):
             log.warning("Key ring open to others", keys=str(self._path), mode=stat.filemode(mode))
         return signature, ring
-
-    def _read_signature(self) -> _Signature:
-        status = self._path.stat()
-        return status.st_ino, status.st_size, status.st_mtime_ns

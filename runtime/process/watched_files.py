@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from runtime.process import logs
-from runtime.process.regular_file import UNUSABLE, read_regular_file
+from runtime.process.regular_file import UNUSABLE, Signature, read_regular_file, read_signature
 from runtime.process.start_error import InvalidSetting
 from runtime.telemetry import metrics
 
@@ -16,8 +16,6 @@ CHECK_INTERVAL = 1.0
 log = logs.get_logger(__name__)
 
 Content = TypeVar("Content")
-_Signature = tuple[int, int, int]
-"""A file's inode, size and time of change; another one means another content."""
 
 
 class WatchedFiles(Generic[Content]):
@@ -58,7 +56,7 @@ class WatchedFiles(Generic[Content]):
 
     async def reload(self) -> None:
         """Read the files if one has changed."""
-        signature: list[_Signature] = []
+        signature: list[Signature] = []
         try:
             signature = await asyncio.to_thread(self._sign)
             if signature == self._signature and self._failed is None:
@@ -75,7 +73,7 @@ class WatchedFiles(Generic[Content]):
             for notify in self.on_change:
                 notify()
 
-    def _note_failure(self, signature: Sequence[_Signature], error: str) -> None:
+    def _note_failure(self, signature: Sequence[Signature], error: str) -> None:
         failure = (signature, error)
         if failure == self._failed and error != self.error:
             self.error = error
@@ -88,9 +86,8 @@ class WatchedFiles(Generic[Content]):
             )
         self._failed = failure
 
-    def _sign(self) -> list[_Signature]:
-        statuses = [path.stat() for path in self._paths]
-        return [(status.st_ino, status.st_size, status.st_mtime_ns) for status in statuses]
+    def _sign(self) -> list[Signature]:
+        return [read_signature(path) for path in self._paths]
 
     def _load(self) -> Content:
         return self._parse(*map(read_regular_file, self._paths))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from runtime.process import logs
+from runtime.process.regular_file import Signature, read_signature
 
 log = logs.get_logger(__name__)
 
@@ -40,6 +41,5 @@ class StoreContext:
             self._failures.report(error)
         return self._context
 
-    def _sign(self) -> list[tuple[int, int, int]]:
-        statuses = [path.stat() for path in self._paths]
-        return [(status.st_ino, status.st_size, status.st_mtime_ns) for status in statuses]
+    def _sign(self) -> list[Signature]:
+        return [read_signature(path) for path in self._paths]

@@ -24,7 +24,6 @@ from runtime.jetstream import (
     StreamIdentity,
     StreamReader,
     connect,
-    decode_event,
     read_stream_identity,
 )
 from runtime.postgres import create_engine
@@ -198,9 +197,9 @@ async def read_stream(connection: Connection) -> EventsBySequence:
         while read < stream.messages:
             messages = await reader.read_batch(1_000, 5)
             read += len(messages)
-            keys = await connection.feed.find_keys(messages, stream.epoch)
-            for message, key in zip(messages, keys, strict=True):
-                if event := decode_event(message, key, stream.epoch):
+            decoded = await connection.feed.decode_at(messages, stream.epoch)
+            for message, event in zip(messages, decoded, strict=True):
+                if event is not None:
                     events[message.sequence] = event
     await reader.close()
     return events
