@@ -40,7 +40,10 @@ from runtime.process.start_error import StartError
 ORDERS = 500
 CATCH_UP_TIMEOUT = 120.0
 """Seconds within which the read model has to include all events."""
-SCOPES = ("ordering.write", "ordering.own-prices", "inventory.write", "banking.write")
+SCOPES = (
+    *("ordering.place", "ordering.own-prices", "ordering.ship", "ordering.all", "inventory.write"),
+    *("banking.open", "banking.deposit", "banking.all"),
+)
 TABLES = """
 SELECT relname, pg_total_relation_size(oid) FROM pg_class
 WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace

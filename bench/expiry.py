@@ -38,7 +38,7 @@ async def measure(stack: Stack) -> list[float]:
     Raises:
         RuntimeError: the holds took longer than until the first deadline.
     """
-    token = stack.token("ticketing.write", "ticketing.buy", "ticketing.read")
+    token = stack.token("ticketing.write", "ticketing.buy", "ticketing.read", "ticketing.all")
     metadata = (("authorization", f"Bearer {token}"),)
     async with (
         grpc.aio.insecure_channel(stack.settings.command_address) as write,

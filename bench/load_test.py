@@ -40,8 +40,9 @@ MODULES = [
 DESCRIPTORS = Path(".cache", "load.protoset")
 """The descriptors of the messages, for ghz."""
 SCOPES = [
-    *(f"{context}.{scope}" for context in CONTEXTS for scope in ("read", "write")),
-    *("ordering.own-prices", "catalogue.quote", "customers.find", "ticketing.buy", "inventory.purchase"),
+    *(f"{context}.{scope}" for context in CONTEXTS for scope in ("read", "write", "all")),
+    *("ordering.place", "ordering.own-prices", "catalogue.quote", "customers.find", "ticketing.buy"),
+    *("banking.open", "banking.deposit", "banking.pay", "inventory.purchase"),
 ]
 START_TIMEOUT = 60.0
 """Seconds within which the local stack has to serve."""

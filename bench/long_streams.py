@@ -57,7 +57,9 @@ class LongStreams:
     def __init__(self, stack: Stack, generator: LoadGenerator, folder: Path) -> None:
         self._stack, self._generator, self._folder = stack, generator, folder
         (self._server,) = stack.of(COMMAND_SERVER)
-        self._token = stack.token("banking.write", subject="bench")
+        self._token = stack.token(
+            "banking.open", "banking.deposit", "banking.pay", "banking.all", subject="bench"
+        )
 
     async def run(self, names: Sequence[str]) -> None:
         measurements = {

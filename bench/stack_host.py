@@ -19,9 +19,11 @@ from runtime.process import logs
 
 CONTEXTS = ("ordering", "inventory", "banking")
 SCOPES = (
-    *(f"{context}.{scope}" for context in CONTEXTS for scope in ("read", "write")),
-    *("ordering.own-prices", "ordering.review", "inventory.reserve", "banking.hold"),
-    *("ticketing.write", "ticketing.buy", "customers.write", "inventory.purchase"),
+    *(f"{context}.{scope}" for context in CONTEXTS for scope in ("read", "all")),
+    *(f"ordering.{duty}" for duty in ("place", "own-prices", "review", "confirm", "ship")),
+    *(f"banking.{duty}" for duty in ("open", "deposit", "pay", "hold", "refund")),
+    *("inventory.write", "inventory.reserve", "inventory.purchase"),
+    *("ticketing.write", "ticketing.buy", "ticketing.all", "customers.write", "customers.all"),
 )
 
 

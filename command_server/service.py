@@ -170,7 +170,7 @@ def _read_request(
     content = _serialize_content(message)  # before the id is generated: a retry leaves it empty again
     if not getattr(message, kind.decider.key):
         setattr(message, kind.decider.key, generate_id(identity.subject, request_id))
-    command = kind.decode(message, identity.subject, identity.scopes)
+    command = kind.decode(message, identity.subject, identity.scopes, identity.persons)
     has_expected = "expected_version" in kind.request_fields and message.HasField("expected_version")
     return Request(
         kind=kind,

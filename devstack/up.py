@@ -132,7 +132,7 @@ def describe(stack: Stack, observers: Sequence[Server] = ()) -> str:
         **{server.name: server.url for server in observers},
         "data, keys": f"{FOLDER}/",
         **({"TLS": f"export DIPTYCH_TLS_CA={settings.tls_ca}"} if settings.tls_ca else {}),
-        "token": ".venv/bin/devstack token --scope ordering.write --scope ordering.own-prices",
+        "token": ".venv/bin/devstack token --scope ordering.place --scope ordering.own --subject alice",
     }
     title = click.style("Diptych is up; Ctrl-C stops it", bold=True)
     rows |= {f"{name} in the clear": advice for name, advice in _list_plain(stack).items()}

@@ -8,7 +8,7 @@ import msgspec
 
 from process_manager.dispatch.step_requests import method_of
 from process_manager.saga import Input, Reaction, Saga
-from runtime.grpc.access import scope_of
+from runtime.grpc.access import scopes_of
 from runtime.process.start_error import StartError
 
 
@@ -20,7 +20,7 @@ def check_saga(saga: Saga[Any]) -> Saga[Any]:
     """
     for request in saga.requests:
         try:
-            scope_of(method_of(request))
+            scopes_of(method_of(request))
         except (LookupError, StartError) as error:
             raise AssertionError(f"{saga.name}: {error}") from error
     _check_stored(saga, saga.initial)

@@ -5,13 +5,14 @@ from typing import Any
 
 from process_manager.dispatch.step_requests import method_of
 from process_manager.saga import Saga
-from runtime.grpc.access import scope_of
+from runtime.grpc.access import scopes_of
 
 
 def required_scopes(sagas: Iterable[Saga[Any]]) -> tuple[str, ...]:
-    """Return the scopes of all methods that these sagas may call, sorted.
+    """Return the scopes with which these sagas may call their methods on every object, sorted.
 
     Raises:
         StartError: a method has no access rule.
     """
-    return tuple(sorted({scope_of(method_of(request)) for saga in sagas for request in saga.requests}))
+    methods = [method_of(request) for saga in sagas for request in saga.requests]
+    return tuple(sorted({scope for method in methods for scope in scopes_of(method)}))

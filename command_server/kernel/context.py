@@ -33,8 +33,15 @@ CALLER_FIELD = "caller"
 """The command field for the caller's identity. It comes from the access token; requests do not have it."""
 SCOPES_FIELD = "scopes"
 """The command field for the scopes of the caller's access token; requests do not have it."""
+PERSONS_FIELD = "persons"
+"""The command field for the caller's subject and the person for whom it acts; requests do not have it."""
 LOOKUP_FIELD = "earlier_events"
 """The command field for the result of the decider's lookup; requests do not have it."""
+
+DEFAULTED_FIELDS = frozenset(
+    (CALLER_FIELD, SCOPES_FIELD, PERSONS_FIELD, LOOKUP_FIELD, SIGNED_FIELD, UNIQUE_FIELD)
+)
+"""The fields of commands that requests do not have."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,7 @@ class CommandType:
         self.decider = decider
         self.request_fields = frozenset(REQUEST_FIELDS).intersection(request.fields_by_name)
         names = {field.name for field in fields(command)}
-        defaulted = names & {CALLER_FIELD, SCOPES_FIELD, LOOKUP_FIELD, SIGNED_FIELD, UNIQUE_FIELD}
+        defaulted = names & DEFAULTED_FIELDS
         if (LOOKUP_FIELD in defaulted) != (decider.lookup is not None):
             raise TypeError(f"{command.__name__}: {LOOKUP_FIELD} belongs to deciders with a lookup")
         self.signed_values = context.signed_values if SIGNED_FIELD in defaulted else None
@@ -89,6 +96,7 @@ class CommandType:
         self._decode = _upcast_first(context, request, newest, decode_newest)
         self._needs_caller = CALLER_FIELD in defaulted
         self._needs_scopes = SCOPES_FIELD in defaulted
+        self._needs_persons = PERSONS_FIELD in defaulted
 
     @property
     def needs_more(self) -> bool:
@@ -112,15 +120,24 @@ class CommandType:
 
         return complete
 
-    def decode(self, request: Any, caller: str, scopes: frozenset[str] = frozenset()) -> Any:
+    def decode(
+        self,
+        request: Any,
+        caller: str,
+        scopes: frozenset[str] = frozenset(),
+        persons: frozenset[str] = frozenset(),
+    ) -> Any:
         """Return the command of a request.
 
         Args:
             request: a message of the RPC's request type.
             caller: the subject of the caller's access token.
             scopes: the scopes of that token.
+            persons: the subject, and the person for whom the caller acts; by default the subject alone.
         """
         command = self._decode(request)
+        if self._needs_persons:
+            command = replace(command, persons=persons or frozenset((caller,)))
         if self._needs_scopes:
             command = replace(command, scopes=scopes)
         return replace(command, caller=caller) if self._needs_caller else command

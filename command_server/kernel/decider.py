@@ -104,9 +104,10 @@ class Decider:
     contains its id and version, and `expected_version` refers to it.
 
     A command class may have fields that requests do not have: `caller`, the subject of the access token;
-    `scopes`, what the caller may do; `earlier_events`, the result of the decider's lookup; `signed_values`,
-    what the tokens among its fields say (`kernel/signed_values.py`); and `unique_values`, its values of which
-    there may be one (`kernel/unique_values.py`).
+    `persons`, the subject and the person for whom it acts; `scopes`, what the caller may do;
+    `earlier_events`, the result of the decider's lookup; `signed_values`, what the tokens among its fields
+    say (`kernel/signed_values.py`); and `unique_values`, its values of which there may be one
+    (`kernel/unique_values.py`).
     """
 
     commands: tuple[type, ...]

@@ -14,7 +14,7 @@ from diptych_client import Rejection, aio
 from devstack.demo.narration import UnexpectedResult, check, print_line, print_step
 from devstack.stack import Stack
 
-SCOPES = ("customers.write", "customers.read", "customers.find", "customers.confirm")
+SCOPES = ("customers.write", "customers.read", "customers.find", "customers.confirm", "customers.all")
 HOME = PostalAddress(
     recipient="Ada Lovelace",
     address_lines=["12 St James's Square"],

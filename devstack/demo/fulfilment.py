@@ -33,8 +33,9 @@ from devstack.stack import Stack
 from operations.processes import PROCESS_MANAGER
 
 SCOPES = (
-    *("ordering.write", "ordering.review", "inventory.write", "inventory.read"),
-    *("banking.write", "banking.read", "fulfilment.read", "catalogue.quote"),
+    *("ordering.place", "ordering.review", "ordering.ship", "inventory.write", "inventory.read"),
+    *("banking.open", "banking.deposit", "banking.read", "fulfilment.read", "catalogue.quote"),
+    *("ordering.all", "banking.all", "fulfilment.all", "catalogue.all"),
 )
 DELIVERIES = {"lamp-1": 100, "desk-1": 4, "vase-1": 1}
 DEPOSITS = {"a-1": 2_000, "b-1": 100, "c-1": 20_000, "d-1": 5_000}

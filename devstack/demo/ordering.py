@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # these exist for the type checker alone
     from diptych.ordering.v1.command_service_pb2_grpc import CommandServiceAsyncStub
     from diptych.ordering.v1.query_service_pb2_grpc import QueryServiceAsyncStub
 
+WRITE_SCOPES = ("ordering.place", "ordering.own-prices", "catalogue.write")
+
 
 class OrderingDemo:
     """Places, repeats, cancels, rejects, lists and watches orders.
@@ -40,8 +42,9 @@ class OrderingDemo:
     def __init__(self, stack: Stack, nats: Connection, customer_id: str) -> None:
         self._stack = stack
         self._nats = nats
-        write = stack.token("ordering.write", "ordering.own-prices", "ordering.read", "catalogue.write")
-        read = stack.token("ordering.read")
+        read_scopes = ("ordering.read", "ordering.all")
+        write = stack.token(*WRITE_SCOPES, *read_scopes)
+        read = stack.token(*read_scopes)
         self._write = aio.connect(stack.settings.command_address, token=write, tls=stack.credentials or False)
         self._guest = aio.connect(stack.settings.command_address, token=read, tls=stack.credentials or False)
         self._read = aio.connect(stack.settings.query_address, token=read, tls=stack.credentials or False)

@@ -19,7 +19,10 @@ from devstack.demo.polling import poll
 from devstack.demo.requests import format_amount
 from devstack.stack import Stack
 
-SCOPES = ("ticketing.write", "ticketing.buy", "ticketing.read", "banking.read")
+SCOPES = (
+    *("ticketing.write", "ticketing.buy", "ticketing.read", "ticketing.waiting", "banking.read"),
+    *("ticketing.all", "banking.all"),
+)
 ROWS, PRICE = {"A": 8, "B": 6}, Money(currency_code="EUR", units=40)
 ACCOUNT = "a-1"
 

@@ -9,7 +9,7 @@ How it works:
    (`certificate_callers`). A call with it is judged by it alone: a certificate does not help a bad token.
 2. `identify` verifies it before telemetry takes over the trace context of the call, and keeps a failure.
    `admit` raises the failure within the interceptors that record and contain errors.
-3. The token's scopes must include the scope of the method (`access`).
+3. The token's scopes must satisfy the rule of the method (`access`).
 4. All checks precede the decoding of the request, so unauthenticated bytes are never parsed.
 5. Verified tokens are cached until they expire. A change of the keys clears the cache, so that tokens of a
    withdrawn key become invalid.
@@ -102,19 +102,14 @@ def _set_identity(identity: Identity) -> None:
 
 
 def admit(streams: StreamLifetimes) -> Interceptor:
-    """Return an interceptor that admits calls with a valid token that includes the method's scope."""
+    """Return an interceptor that admits calls with a valid token whose scopes satisfy the method's rule."""
 
     def wrap(method: Method, handler: Handler) -> Handler:
         def admit_call(request: object, context: Context) -> Awaitable[object]:
             identity = _IDENTITY.get()
             if isinstance(identity, Exception):
                 raise identity
-            if method.scope not in identity.caller.scopes:
-                raise RpcError(
-                    "SCOPE_MISSING",
-                    f"{method.path} needs the scope {method.scope}",
-                    {"scope": method.scope, "method": method.path},
-                )
+            method.rule.check(identity.caller, method.path)
             return stream(identity, request, context) if method.streams else handler(request, context)
 
         async def stream(identity: Identity, request: object, context: Context) -> object:

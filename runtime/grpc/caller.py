@@ -17,6 +17,11 @@ class Caller:
     expires_at: float = inf
     """The time when the token expires, in seconds since 1970."""
 
+    @property
+    def persons(self) -> frozenset[str]:
+        """The caller's subject, and the person for whom it acts."""
+        return frozenset((self.subject,) if self.on_behalf_of is None else (self.subject, self.on_behalf_of))
+
     def expires_in(self) -> float | None:
         """Return the seconds until the token expires, 0 if it has expired, None if it never expires."""
         return None if self.expires_at == inf else max(0.0, self.expires_at - time())

@@ -10,6 +10,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc import StatusCode
 
 from runtime.grpc import access
+from runtime.grpc.access import AccessRule
 from runtime.grpc.metadata import Metadata
 
 
@@ -58,8 +59,8 @@ class Method:
     path: str
     """`/<package>.<Service>/<Method>`"""
     request: type[Message]
-    scope: str
-    """The scope that callers need."""
+    rule: AccessRule
+    """Who may call it, and on whose objects."""
     streams: bool
     """Whether the response is a stream of messages."""
     recorded_ids: tuple[str, ...] | None = None
@@ -75,7 +76,7 @@ class Method:
         return cls(
             path=f"/{method.containing_service.full_name}/{method.name}",
             request=GetMessageClass(method.input_type),
-            scope=access.scope_of(method),
+            rule=access.rule_of(method),
             streams=method.server_streaming,
             recorded_ids=access.recorded_ids_of(method),
         )

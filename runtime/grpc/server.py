@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from runtime.grpc import authentication, errors, telemetry, validation
+from runtime.grpc import authentication, errors, owners, telemetry, validation
 from runtime.grpc.authentication import TokenVerifier
 from runtime.grpc.call_places import CallPlaces
 from runtime.grpc.certificate_callers import CertificateCallers, open_table
@@ -54,11 +54,12 @@ def build_interceptors(
         telemetry.trace,  # begins or continues the call's trace
         errors.contain_exceptions,  # turns any other exception into INTERNAL
         refused_calls.intercept,  # records unauthenticated, denied and invalid calls
-        # requires a caller with the method's scope
+        # requires a caller with the scopes of the method's rule
         authentication.admit(StreamLifetimes(keys, certificates)),
         *turns,  # lets callers take turns; grpc.aio hands calls over one by one, so there it would not help
         CallPlaces(settings.max_calls_per_caller).intercept,  # limits the calls of each caller
         validation.validate,  # decodes the request and checks it against its proto
+        owners.check_owner,  # requires that the owner in the request is the caller, where the rule says so
         reads.intercept,  # records who looks at what, where the proto says so
     ]
 

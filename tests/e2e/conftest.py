@@ -56,7 +56,7 @@ def page() -> Any:
 
 @pytest.fixture
 def token(stack: Stack) -> str:
-    return stack.token("ordering.write", "ordering.own-prices", "ordering.read")
+    return stack.token("ordering.place", "ordering.own-prices", "ordering.read", "ordering.all")
 
 
 @pytest.fixture(scope="package")

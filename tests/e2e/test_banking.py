@@ -19,11 +19,12 @@ from tests.support.harness.caller import Caller
 from tests.support.harness.rpc_failure import reason_of
 
 Kind = Transaction.Kind
+SCOPES = tuple(f"banking.{duty}" for duty in ("open", "deposit", "pay", "hold", "read", "report"))
 
 
 @pytest.fixture
 async def caller(stack: Stack) -> AsyncIterator[Caller]:
-    caller = Caller(stack, "banking.write", "banking.hold", "banking.read")
+    caller = Caller(stack, *SCOPES)
     yield caller
     await caller.close()
 

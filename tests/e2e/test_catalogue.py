@@ -101,7 +101,7 @@ def make_order(quoted: queries.QuotedPrice, *quotes: str) -> PlaceOrderRequest:
 
 
 async def test_products_are_browsed_in_a_tree_that_changes(stack: Stack) -> None:
-    scopes = ("catalogue.write", "catalogue.read", "catalogue.quote", "ordering.write", "inventory.write")
+    scopes = ("catalogue.write", "catalogue.read", "catalogue.quote", "ordering.place", "inventory.write")
     caller = Caller(stack, *scopes)
     try:
         assert await caller.rejection_reason(queries.BrowseCategoryRequest(category_id=HOME)) == (

@@ -103,7 +103,7 @@ async def test_an_expected_state_is_taken_back_after_a_rejection(shop: Shop, sho
 async def test_a_request_id_belongs_to_the_subject_of_its_caller(stack: Stack) -> None:
     request, receipts = order_of("client-ida"), []
     for subject in ("ida", "ida", "ian"):
-        token = stack.token("ordering.write", "ordering.own-prices", subject=subject)
+        token = stack.token("ordering.place", "ordering.own-prices", "ordering.all", subject=subject)
         async with aio.connect(build_target(stack, COMMAND_SERVER), token=token) as write:
             receipts.append(await write.send(CommandServiceStub(write.channel).PlaceOrder, request))
     first, again, another = (receipt.aggregate_id for receipt in receipts)

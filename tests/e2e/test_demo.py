@@ -57,7 +57,7 @@ async def test_the_demo_succeeds_whatever_the_users_settings_are() -> None:
 async def test_the_demo_fails_if_a_rejection_does_not_come(
     stack: Stack, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    token = stack.token("ordering.write", "ordering.own-prices", "ordering.read")
+    token = stack.token("ordering.place", "ordering.own-prices", "ordering.read", "ordering.all")
     monkeypatch.setattr(stack, "token", lambda *_: token)
     with pytest.raises(UnexpectedResult, match="the call was not rejected"):
         await OrderingDemo(stack, connection, str(uuid4())).run()
@@ -66,7 +66,7 @@ async def test_the_demo_fails_if_a_rejection_does_not_come(
 async def test_the_demo_fails_if_a_call_fails(
     stack: Stack, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    token = stack.token("ordering.read")
+    token = stack.token("ordering.read", "ordering.all")
     monkeypatch.setattr(stack, "token", lambda *_: token)
     with pytest.raises(Rejection, match=r"ordering\.write"):
         await OrderingDemo(stack, connection, str(uuid4())).run()

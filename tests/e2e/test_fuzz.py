@@ -72,7 +72,7 @@ def channel(address: str) -> grpc.Channel:
 @cache
 def anybody(stack: Stack) -> Bearer:
     """Return credentials with all scopes."""
-    return bearer(stack, *{access.scope_of(method) for method in (*METHODS, *ELSEWHERE)})
+    return bearer(stack, *{scope for method in (*METHODS, *ELSEWHERE) for scope in access.scopes_of(method)})
 
 
 @cache

@@ -102,7 +102,11 @@ async def test_the_pages_command_lines_run(loaded_stack: Stack, tmp_path: Path, 
         *("bash", "-ec", script),
         cwd=tmp_path,
         env=os.environ
-        | {"TOKEN": loaded_stack.token("ordering.read", "ordering.write", "ordering.own-prices")},
+        | {
+            "TOKEN": loaded_stack.token(
+                "ordering.read", "ordering.place", "ordering.own-prices", "ordering.all"
+            )
+        },
         stdout=PIPE,
         stderr=STDOUT,
     )

@@ -40,7 +40,9 @@ def printed_url(local: LocalStack, part: str) -> str:
 
 async def place_order(local: LocalStack) -> None:
     settings = Settings(jwks=str(local.folder / ".diptych/jwks.json"))
-    token = tokens.mint(settings, ["ordering.write", "ordering.own-prices"], "alice", timedelta(minutes=5))
+    token = tokens.mint(
+        settings, ["ordering.place", "ordering.own-prices", "ordering.all"], "alice", timedelta(minutes=5)
+    )
     async with grpc.aio.insecure_channel(local.addresses[COMMAND_SERVER.variable]) as channel:
         orders: CommandServiceAsyncStub = CommandServiceStub(channel)
         await orders.PlaceOrder(order_of("ada"), metadata=(("authorization", f"Bearer {token}"),))

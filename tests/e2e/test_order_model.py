@@ -21,9 +21,11 @@ from tests.support.harness.bearer import bearer
 from tests.support.harness.rpc_failure import read_failure
 from tests.support.models.order import JSON, NANOS, OrderMachine
 
+DUTIES = ("place", "own-prices", "read", "review", "confirm", "ship")
+
 
 def test_orders_follow_the_model(stack: Stack) -> None:
-    who = bearer(stack, "ordering.write", "ordering.own-prices", "ordering.read", "ordering.review")
+    who = bearer(stack, *(f"ordering.{duty}" for duty in DUTIES))
     channels = [
         grpc.insecure_channel(process.address)
         for kind in (COMMAND_SERVER, QUERY_SERVER)

@@ -70,6 +70,6 @@ def test_a_program_places_an_order_reads_it_and_is_refused(stack: Stack, languag
         example,
         COMMAND_TARGET=stack.of(COMMAND_SERVER)[0].address,
         QUERY_TARGET=stack.of(QUERY_SERVER)[0].address,
-        TOKEN=stack.token("ordering.write", "ordering.own-prices", "ordering.read"),
+        TOKEN=stack.token("ordering.place", "ordering.own-prices", "ordering.read", "ordering.all"),
     )
     assert output.split() == ["STATE_PLACED", "ORDER_EXISTS"]

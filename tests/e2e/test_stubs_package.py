@@ -91,7 +91,8 @@ async def test_the_readmes_first_order_ends_confirmed(client: Environment, tmp_p
         program = program.replace("127.0.0.1:50051", stack.settings.command_address)
         program = program.replace("127.0.0.1:50052", stack.settings.query_address)
         token = stack.token(
-            "ordering.write", "ordering.own-prices", "ordering.read", "inventory.write", "banking.write"
+            *("ordering.place", "ordering.own-prices", "ordering.read", "ordering.all", "inventory.write"),
+            *("banking.open", "banking.deposit", "banking.all"),
         )
         output = await asyncio.to_thread(client.run, program, TOKEN=token)
     assert output.split() == ["STATE_PLACED", "STATE_CONFIRMED"]

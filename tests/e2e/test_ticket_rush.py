@@ -34,8 +34,8 @@ CALLERS, SEATS, PRICE, IN_FLIGHT = 10_000, 500, 20, 64
 CUT_INTERVAL = 0.7
 """Seconds between two cuts of all connections."""
 SCOPES = (
-    *("ticketing.write", "ticketing.buy", "ticketing.read"),
-    *("banking.write", "banking.read"),
+    *("ticketing.write", "ticketing.buy", "ticketing.read", "ticketing.all"),
+    *("banking.open", "banking.deposit", "banking.read", "banking.all"),
 )
 SOLD_OUT = ("SEATS_TAKEN", "SEATS_NOT_TOGETHER")
 

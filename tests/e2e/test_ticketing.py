@@ -25,8 +25,8 @@ from tests.support.harness.rpc_failure import reason_of
 from tests.support.harness.waiting import until
 
 SCOPES = (
-    *("ticketing.write", "ticketing.buy", "ticketing.read"),
-    *("banking.write", "banking.read"),
+    *("ticketing.write", "ticketing.buy", "ticketing.read", "ticketing.waiting"),
+    *("banking.open", "banking.deposit", "banking.read"),
 )
 BUYERS, SEATS = 24, 20
 EUR = "EUR"

@@ -68,7 +68,7 @@ async def test_a_large_event_is_refused_and_one_recorded_before_blocks_the_feed_
     stack: Stack, nats: LimitedNats
 ) -> None:
     caller, (relay,) = (
-        Caller(stack, "ordering.write", "ordering.own-prices", "ordering.read"),
+        Caller(stack, "ordering.place", "ordering.own-prices", "ordering.read"),
         stack.of(RELAY),
     )
     with pytest.raises(grpc.aio.AioRpcError) as caught:

@@ -30,7 +30,7 @@ class Depositors(Traffic):
     """Callers that deposit a euro each."""
 
     stub = CommandServiceStub
-    scopes = ("banking.write",)
+    scopes = ("banking.open", "banking.deposit", "banking.pay")
 
     async def deposit(self, account_id: str, choose: random.Random) -> None:
         request = DepositRequest(

@@ -47,7 +47,7 @@ async def test_the_index_is_complete_although_its_builders_are_killed(stack: Sta
     seed = randbits(32)
     print(f"seed {seed}")
     random = Random(seed)
-    caller = Caller(stack, "ordering.write", "ordering.own-prices")
+    caller = Caller(stack, "ordering.place", "ordering.own-prices")
     placing = asyncio.gather(*(place_orders(caller) for _ in range(IN_FLIGHT)))
     for _ in range(KILLS):
         server = random.choice(stack.of(OPERATIONS_SERVER))

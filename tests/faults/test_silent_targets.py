@@ -53,7 +53,7 @@ async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
 async def caller(stack: Stack) -> AsyncIterator[Caller]:
     first, _ = stack.of(COMMAND_SERVER)
     apart = dict.fromkeys((CONTEXT, "banking"), first)
-    caller = Caller(stack, "ledger.write", "banking.write", "banking.hold", apart=apart)
+    caller = Caller(stack, "ledger.write", "banking.open", "banking.deposit", "banking.hold", apart=apart)
     yield caller
     await caller.close()
 

@@ -17,10 +17,13 @@ from runtime.grpc.read_table import ReadTable, create_read_engine
 from runtime.grpc.recorded_reads import Read, RecordedReads
 from runtime.grpc.rpc_error import RpcError
 from runtime.process.start_error import StartError
+from tests.support.builders.access_rules import any_object
 from tests.support.harness.waiting import until
 from tests.support.ledger.stubs import queries
 
-METHOD = Method("/a.B/C", queries.GetChequeRequest, "a.read", streams=False, recorded_ids=("cheque_id",))
+METHOD = Method(
+    "/a.B/C", queries.GetChequeRequest, any_object("a.read"), streams=False, recorded_ids=("cheque_id",)
+)
 REQUEST = queries.GetChequeRequest(cheque_id="c-1")
 ALICE = Caller("alice", frozenset(), on_behalf_of="pat")
 
@@ -113,8 +116,12 @@ async def test_a_failed_call_is_on_record_too() -> None:
 
 
 async def test_a_process_that_cannot_record_does_not_start() -> None:
-    unknown = Method("/a.B/C", queries.GetChequeRequest, "a.read", streams=False, recorded_ids=("id",))
-    stream = Method("/a.B/C", queries.GetChequeRequest, "a.read", streams=True, recorded_ids=("cheque_id",))
+    unknown = Method(
+        "/a.B/C", queries.GetChequeRequest, any_object("a.read"), streams=False, recorded_ids=("id",)
+    )
+    stream = Method(
+        "/a.B/C", queries.GetChequeRequest, any_object("a.read"), streams=True, recorded_ids=("cheque_id",)
+    )
 
     async def record(_: Read) -> None:
         raise AssertionError

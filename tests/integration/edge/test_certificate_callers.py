@@ -23,7 +23,9 @@ from tests.support.harness.made_service import made_service
 from tests.support.harness.rpc_failure import rpc_failure
 from tests.support.ledger.stubs import queries, queries_grpc
 
-STREAMING = made_service("Certified", rule=access_pb2.Rule(scope="ledger.read"), streams=True)
+STREAMING = made_service(
+    "Certified", rule=access_pb2.Rule(scope="ledger.read", any_object=True), streams=True
+)
 REPORTS, OTHER = "spiffe://diptych/reports", "spiffe://diptych/other"
 
 

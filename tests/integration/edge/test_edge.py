@@ -122,7 +122,9 @@ async def test_a_handler_may_return_bytes(edge: Edge) -> None:
 
 
 async def test_the_person_that_a_caller_acts_for_reaches_the_handler(edge: Edge) -> None:
-    response = await edge.get(metadata=edge.issuer.bearer(sub="shop", on_behalf_of="bob"))
+    response = await edge.get(
+        metadata=edge.issuer.bearer(sub="shop", on_behalf_of="bob", scope="ledger.read act.on-behalf")
+    )
     assert (response.cheque.writer, response.cheque.account_id) == ("shop", "bob")
 
 
@@ -361,7 +363,9 @@ async def test_a_streaming_method_passes_the_same_interceptors(issuer: Issuer) -
             await context.write(queries.GetChequeResponse(cheque=cheque))
         raise RpcError("VIEW_BEHIND", "enough")
 
-    streaming = made_service("Streaming", rule=access_pb2.Rule(scope="ledger.read"), streams=True)
+    streaming = made_service(
+        "Streaming", rule=access_pb2.Rule(scope="ledger.read", any_object=True), streams=True
+    )
     async with run_server(issuer, [Service(streaming, {"Do": do})]) as edge:
         method: Any = edge.channel.unary_stream(
             "/test.Streaming/Do", response_deserializer=queries.GetChequeResponse.FromString

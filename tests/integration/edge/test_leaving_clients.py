@@ -38,7 +38,9 @@ class Streaming:
 
     def __init__(self, issuer: Issuer) -> None:
         self.endings: list[type[BaseException]] = []
-        service = made_service("Leaving", rule=access_pb2.Rule(scope="ledger.read"), streams=True)
+        service = made_service(
+            "Leaving", rule=access_pb2.Rule(scope="ledger.read", any_object=True), streams=True
+        )
         settings = Settings(jwks=str(issuer.path), stop_grace=1.0)
         services = [Service(service, {"Do": self._do})]
         self.edge = server.build(settings, services, address="127.0.0.1:0", probe=toy_server.ready)

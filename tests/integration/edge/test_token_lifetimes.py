@@ -30,7 +30,9 @@ from tests.support.ledger.stubs import queries, queries_grpc
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 TRACEPARENT = f"00-{TRACE}-b7ad6b7169203331-01"
-STREAMING = made_service("Lifetimes", rule=access_pb2.Rule(scope="ledger.read"), streams=True)
+STREAMING = made_service(
+    "Lifetimes", rule=access_pb2.Rule(scope="ledger.read", any_object=True), streams=True
+)
 
 
 async def stream(request: Any, context: Any) -> None:

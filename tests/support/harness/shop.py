@@ -29,7 +29,9 @@ class Shop:
     def __init__(self, stack: Stack, subject: str = "alice") -> None:
         self.stack = stack
         self.bearer: Bearer = bearer(
-            stack, "ordering.write", "ordering.own-prices", "ordering.read", subject=subject
+            stack,
+            *("ordering.place", "ordering.own-prices", "ordering.confirm", "ordering.read"),
+            subject=subject,
         )
         self._channels = [
             grpc.aio.insecure_channel(process.address)

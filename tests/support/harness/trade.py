@@ -27,9 +27,11 @@ from tests.support.harness.shop import order_of
 from tests.support.harness.waiting import until
 
 SCOPES = (
-    *("ordering.write", "ordering.own-prices", "ordering.read", "ordering.review"),
+    *("ordering.place", "ordering.own-prices", "ordering.read", "ordering.review"),
+    *("ordering.confirm", "ordering.ship"),
     *("inventory.write", "inventory.reserve", "inventory.read"),
-    *("banking.write", "banking.hold", "banking.read", "fulfilment.read", "sagas.read"),
+    *("banking.open", "banking.deposit", "banking.pay", "banking.hold", "banking.read"),
+    *("fulfilment.read", "sagas.read"),
 )
 PRICE = 30
 """The total of an order of three pieces, in whole euros."""

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 from uuid import uuid4
@@ -14,6 +14,7 @@ from msgspec import structs
 from command_server.kernel.admission import MAX_QUEUE_TIME
 from command_server.kernel.batch import Request
 from command_server.kernel.command_queue import MAX_BATCH_BYTES
+from command_server.kernel.context import CommandType
 from command_server.kernel.decider import RejectionKind
 from command_server.kernel.group_commit import GroupCommit
 from command_server.kernel.outcomes import (
@@ -29,11 +30,11 @@ from command_server.kernel.rerun_budget import CAPACITY, MAX_RERUN_TIME, RATIO
 from contracts.envelope import MAX_EVENT_BYTES
 from tests.support.builders.requests import KINDS, group_commit, request
 from tests.support.harness.memory_event_store import MemoryEventStore
-from tests.support.ledger.rules import cheque
+from tests.support.ledger.rules import CONTEXT, cheque
 from tests.support.ledger.rules.account import POISON
 from tests.support.ledger.rules.cheque import CHEQUES
 from tests.support.ledger.rules.messages import CashCheque, Deposit, Transfer, VoidCheque, WriteCheque
-from tests.support.ledger.stubs import commands_v2
+from tests.support.ledger.stubs import commands, commands_v2
 
 
 async def execute(commits: GroupCommit, requests: Sequence[Request]) -> list[Any]:
@@ -195,6 +196,21 @@ def test_a_command_with_a_caller_field_gets_the_caller() -> None:
     kind = KINDS["WriteCheque"]
     message = commands_v2.WriteChequeRequest(cheque_id="c", account_id="a", amount=5, currency_code="EUR")
     assert kind.decode(message, "ada") == WriteCheque("c", "a", 5, caller="ada")
+
+
+@dataclass(frozen=True)
+class VoidChequeOf:
+    cheque_id: str
+    reason: str
+    persons: frozenset[str] = frozenset()
+
+
+def test_a_command_with_persons_gets_the_caller_and_whom_it_acts_for() -> None:
+    method = CONTEXT.services[0].methods_by_name["VoidCheque"]
+    kind = CommandType(CONTEXT, method, CHEQUES, VoidChequeOf)
+    message = commands.VoidChequeRequest(cheque_id="c")
+    assert kind.decode(message, "shop").persons == {"shop"}
+    assert kind.decode(message, "shop", persons=frozenset({"shop", "ada"})).persons == {"shop", "ada"}
 
 
 async def test_commands_on_one_stream_build_on_each_other_in_one_batch() -> None:

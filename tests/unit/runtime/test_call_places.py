@@ -16,11 +16,12 @@ from runtime.grpc.call_places import CallPlaces
 from runtime.grpc.caller import Caller
 from runtime.grpc.method import Method
 from runtime.grpc.rpc_error import RpcError
+from tests.support.builders.access_rules import any_object
 from tests.support.harness.waiting import until
 from tests.support.ledger.stubs import queries
 
-UNARY = Method("/a.B/C", queries.GetChequeRequest, "a.read", streams=False)
-WATCH = Method("/a.B/D", queries.GetChequeRequest, "a.read", streams=True)
+UNARY = Method("/a.B/C", queries.GetChequeRequest, any_object("a.read"), streams=False)
+WATCH = Method("/a.B/D", queries.GetChequeRequest, any_object("a.read"), streams=True)
 
 
 class CallContext:

@@ -26,10 +26,11 @@ from runtime.grpc.refused_calls import MAX_SINGLE_RECORDS_OF_CALLER, PEER_PACE, 
 from runtime.grpc.rpc_error import RpcError
 from runtime.grpc.unauthenticated import Cause, Unauthenticated
 from runtime.telemetry import trace_context
+from tests.support.builders.access_rules import any_object
 from tests.support.harness.waiting import until
 from tests.support.ledger.stubs import commands, queries
 
-METHOD = Method("/a.B/C", queries.GetChequeRequest, "a.read", False)
+METHOD = Method("/a.B/C", queries.GetChequeRequest, any_object("a.read"), False)
 CAUSES = list(Cause)
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
@@ -165,7 +166,7 @@ async def test_a_refused_command_is_recorded_with_its_request_id(command: Any, e
 
     recorded = Recorded()
     caller.set_current(Caller("eve", frozenset()))
-    method = Method("/a.B/C", commands.DepositRequest, "a.write", False)
+    method = Method("/a.B/C", commands.DepositRequest, any_object("a.write"), False)
     body = b"\xff" if command is None else command.SerializeToString()
     with suppress(RpcError):
         await recorded.refused.intercept(method, fail)(body, CONTEXT)

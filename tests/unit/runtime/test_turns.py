@@ -11,9 +11,10 @@ from runtime.grpc.caller import Caller
 from runtime.grpc.method import Method
 from runtime.grpc.rpc_error import RpcError
 from runtime.grpc.turns import MAX_BEGUN, MAX_WAIT, MIN_BEGUN, Turns
+from tests.support.builders.access_rules import any_object
 from tests.support.ledger.stubs import queries
 
-UNARY = Method("/a.B/C", queries.GetChequeRequest, "a.read", streams=False)
+UNARY = Method("/a.B/C", queries.GetChequeRequest, any_object("a.read"), streams=False)
 
 
 class Server:

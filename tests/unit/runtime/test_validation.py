@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from runtime.grpc.method import Method
 from runtime.grpc.rpc_error import RpcError
 from runtime.grpc.validation import MAX_REQUEST_BYTES, validate
+from tests.support.builders.access_rules import any_object
 from tests.support.ledger.stubs import commands, queries
 
 
@@ -19,7 +20,7 @@ async def handler(request: Any, context: Any) -> Any:
 
 
 async def check(request: Message) -> Any:
-    method = Method(path="/test/Do", request=type(request), scope="test", streams=False)
+    method = Method(path="/test/Do", request=type(request), rule=any_object("test.do"), streams=False)
     return await validate(method, handler)(request.SerializeToString(), None)  # type: ignore[arg-type]
 
 

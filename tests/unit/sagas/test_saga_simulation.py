@@ -197,10 +197,10 @@ def test_a_mistake_in_the_definition_fails(change: Callable[[Any], Saga[Any]], m
 
 
 def test_a_method_without_an_access_rule_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    def find_no_rule(_: object) -> str:
+    def find_no_rule(_: object) -> tuple[str, ...]:
         raise StartError("CashCheque has no option diptych.access.v1.rule with a scope")
 
-    monkeypatch.setattr("diptych_testing.checked_react.scope_of", find_no_rule)
+    monkeypatch.setattr("diptych_testing.checked_react.scopes_of", find_no_rule)
     with pytest.raises(AssertionError, match="has no option"):
         simulate(COLLECTION)
 

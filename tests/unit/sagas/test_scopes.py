@@ -19,16 +19,17 @@ def test_the_scopes_follow_from_the_declared_requests() -> None:
     assert required_scopes([]) == ()
 
 
-def test_a_fulfilment_needs_eight_scopes() -> None:
+def test_a_fulfilment_needs_the_scopes_of_its_duties_and_reaches_all_orders() -> None:
     assert required_scopes([FULFILMENT]) == (
         "banking.hold",
-        "banking.write",
+        "banking.refund",
         "fulfilment.record",
         "inventory.reserve",
         "inventory.write",
+        "ordering.all",
+        "ordering.confirm",
         "ordering.read",
         "ordering.review",
-        "ordering.write",
     )
 
 

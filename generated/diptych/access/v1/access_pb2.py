@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64iptych/access/v1/access.proto\x12\x11\x64iptych.access.v1\x1a google/protobuf/descriptor.proto\"\x1c\n\x04Rule\x12\x14\n\x05scope\x18\x01 \x01(\tR\x05scope\" \n\x0cRecordedRead\x12\x10\n\x03ids\x18\x01 \x03(\tR\x03ids:M\n\x04rule\x12\x1e.google.protobuf.MethodOptions\x18\xf1\x8c\x03 \x01(\x0b\x32\x17.diptych.access.v1.RuleR\x04rule:f\n\rrecorded_read\x12\x1e.google.protobuf.MethodOptions\x18\xf2\x8c\x03 \x01(\x0b\x32\x1f.diptych.access.v1.RecordedReadR\x0crecordedReadB@\n\x11\x64iptych.access.v1P\x01Z)diptych.internal/stubs/access/v1;accessv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64iptych/access/v1/access.proto\x12\x11\x64iptych.access.v1\x1a google/protobuf/descriptor.proto\"Q\n\x04Rule\x12\x14\n\x05scope\x18\x01 \x01(\tR\x05scope\x12\x14\n\x05owner\x18\x02 \x01(\tR\x05owner\x12\x1d\n\nany_object\x18\x03 \x01(\x08R\tanyObject\" \n\x0cRecordedRead\x12\x10\n\x03ids\x18\x01 \x03(\tR\x03ids:M\n\x04rule\x12\x1e.google.protobuf.MethodOptions\x18\xf1\x8c\x03 \x01(\x0b\x32\x17.diptych.access.v1.RuleR\x04rule:f\n\rrecorded_read\x12\x1e.google.protobuf.MethodOptions\x18\xf2\x8c\x03 \x01(\x0b\x32\x1f.diptych.access.v1.RecordedReadR\x0crecordedReadB@\n\x11\x64iptych.access.v1P\x01Z)diptych.internal/stubs/access/v1;accessv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,7 +34,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\021diptych.access.v1P\001Z)diptych.internal/stubs/access/v1;accessv1'
   _globals['_RULE']._serialized_start=87
-  _globals['_RULE']._serialized_end=115
-  _globals['_RECORDEDREAD']._serialized_start=117
-  _globals['_RECORDEDREAD']._serialized_end=149
+  _globals['_RULE']._serialized_end=168
+  _globals['_RECORDEDREAD']._serialized_start=170
+  _globals['_RECORDEDREAD']._serialized_end=202
 # @@protoc_insertion_point(module_scope)

@@ -22,21 +22,34 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Rule(_message.Message):
-    """The permission that a caller needs to call a method."""
+    """The permission that a caller needs to call a method: a duty, and whose objects it may work on. Exactly one of `owner`
+    and `any_object` is set.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SCOPE_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    ANY_OBJECT_FIELD_NUMBER: _builtins.int
     scope: _builtins.str
-    """The scope that the caller's token must carry, `<context>.<right>`, for instance `ordering.write`."""
+    """The scope that the caller's token must carry, `<context>.<duty>`, for instance `ordering.place`."""
+    owner: _builtins.str
+    """The field with the id of the person to whom the object of the call belongs: a field of the request if it has one
+    of this name, otherwise of the object. The token must also carry `<context>.all`, for the objects of everybody, or
+    `<context>.own`, for those of the caller: its subject, or whom it acts for.
+    """
+    any_object: _builtins.bool
+    """The objects belong to nobody, or the scope is a duty on everybody's."""
     def __init__(
         self,
         *,
         scope: _builtins.str = ...,
+        owner: _builtins.str = ...,
+        any_object: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["any_object", b"any_object", "owner", b"owner", "scope", b"scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

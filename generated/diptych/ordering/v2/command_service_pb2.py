@@ -27,7 +27,7 @@ from diptych.consistency.v1 import consistency_pb2 as diptych_dot_consistency_do
 from diptych.ordering.v1 import types_pb2 as diptych_dot_ordering_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)diptych/ordering/v2/command_service.proto\x12\x13\x64iptych.ordering.v2\x1a\x1e\x64iptych/access/v1/access.proto\x1a(diptych/consistency/v1/consistency.proto\x1a\x1f\x64iptych/ordering/v1/types.proto\"\xf5\x02\n\x11PlaceOrderRequest\x12\'\n\nrequest_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\trequestId\x12\x37\n\x08order_id\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\x07orderId\x12=\n\x0b\x63ustomer_id\x18\x03 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\ncustomerId\x12W\n\x0fshipping_groups\x18\x04 \x03(\x0b\x32\".diptych.ordering.v1.ShippingGroupB\n\xbaH\x07\x92\x01\x04\x08\x01\x10\nR\x0eshippingGroups\x12;\n\naccount_id\x18\x05 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\taccountId\x12)\n\x06quotes\x18\x06 \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x10\x64\"\x07r\x05\x10\x01\x18\xe8\x07R\x06quotes\"O\n\x12PlaceOrderResponse\x12\x39\n\x07receipt\x18\x01 \x01(\x0b\x32\x1f.diptych.consistency.v1.ReceiptR\x07receipt2\x85\x01\n\x0e\x43ommandService\x12s\n\nPlaceOrder\x12&.diptych.ordering.v2.PlaceOrderRequest\x1a\'.diptych.ordering.v2.PlaceOrderResponse\"\x14\x8a\xe7\x18\x10\n\x0eordering.writeBF\n\x13\x64iptych.ordering.v2P\x01Z-diptych.internal/stubs/ordering/v2;orderingv2b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)diptych/ordering/v2/command_service.proto\x12\x13\x64iptych.ordering.v2\x1a\x1e\x64iptych/access/v1/access.proto\x1a(diptych/consistency/v1/consistency.proto\x1a\x1f\x64iptych/ordering/v1/types.proto\"\xf5\x02\n\x11PlaceOrderRequest\x12\'\n\nrequest_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\trequestId\x12\x37\n\x08order_id\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\x07orderId\x12=\n\x0b\x63ustomer_id\x18\x03 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\ncustomerId\x12W\n\x0fshipping_groups\x18\x04 \x03(\x0b\x32\".diptych.ordering.v1.ShippingGroupB\n\xbaH\x07\x92\x01\x04\x08\x01\x10\nR\x0eshippingGroups\x12;\n\naccount_id\x18\x05 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\taccountId\x12)\n\x06quotes\x18\x06 \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x10\x64\"\x07r\x05\x10\x01\x18\xe8\x07R\x06quotes\"O\n\x12PlaceOrderResponse\x12\x39\n\x07receipt\x18\x01 \x01(\x0b\x32\x1f.diptych.consistency.v1.ReceiptR\x07receipt2\x93\x01\n\x0e\x43ommandService\x12\x80\x01\n\nPlaceOrder\x12&.diptych.ordering.v2.PlaceOrderRequest\x1a\'.diptych.ordering.v2.PlaceOrderResponse\"!\x8a\xe7\x18\x1d\n\x0eordering.place\x12\x0b\x63ustomer_idBF\n\x13\x64iptych.ordering.v2P\x01Z-diptych.internal/stubs/ordering/v2;orderingv2b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,11 +48,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PLACEORDERREQUEST'].fields_by_name['quotes']._loaded_options = None
   _globals['_PLACEORDERREQUEST'].fields_by_name['quotes']._serialized_options = b'\272H\016\222\001\013\020d\"\007r\005\020\001\030\350\007'
   _globals['_COMMANDSERVICE'].methods_by_name['PlaceOrder']._loaded_options = None
-  _globals['_COMMANDSERVICE'].methods_by_name['PlaceOrder']._serialized_options = b'\212\347\030\020\n\016ordering.write'
+  _globals['_COMMANDSERVICE'].methods_by_name['PlaceOrder']._serialized_options = b'\212\347\030\035\n\016ordering.place\022\013customer_id'
   _globals['_PLACEORDERREQUEST']._serialized_start=174
   _globals['_PLACEORDERREQUEST']._serialized_end=547
   _globals['_PLACEORDERRESPONSE']._serialized_start=549
   _globals['_PLACEORDERRESPONSE']._serialized_end=628
   _globals['_COMMANDSERVICE']._serialized_start=631
-  _globals['_COMMANDSERVICE']._serialized_end=764
+  _globals['_COMMANDSERVICE']._serialized_end=778
 # @@protoc_insertion_point(module_scope)

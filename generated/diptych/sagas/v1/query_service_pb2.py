@@ -26,7 +26,7 @@ from diptych.access.v1 import access_pb2 as diptych_dot_access_dot_v1_dot_access
 from diptych.sagas.v1 import types_pb2 as diptych_dot_sagas_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$diptych/sagas/v1/query_service.proto\x12\x10\x64iptych.sagas.v1\x1a\x1e\x64iptych/access/v1/access.proto\x1a\x1c\x64iptych/sagas/v1/types.proto\"\x94\x01\n\x0eGetSagaRequest\x12\x1e\n\x04saga\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01R\x04saga\x12,\n\x02id\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x02id\x12\x34\n\x11\x61t_least_as_fresh\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"=\n\x0fGetSagaResponse\x12*\n\x04saga\x18\x01 \x01(\x0b\x32\x16.diptych.sagas.v1.SagaR\x04saga\"\xba\x02\n\x10ListSagasRequest\x12\x1c\n\x04saga\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01R\x04saga\x12\x1e\n\x05state\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01R\x05state\x12\x1b\n\topen_only\x18\x03 \x01(\x08R\x08openOnly\x12!\n\x0c\x62locked_only\x18\x04 \x01(\x08R\x0b\x62lockedOnly\x12!\n\x0coverdue_only\x18\x05 \x01(\x08R\x0boverdueOnly\x12&\n\tpage_size\x18\x06 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\tpageToken\x12\x34\n\x11\x61t_least_as_fresh\x18\x08 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"i\n\x11ListSagasResponse\x12,\n\x05sagas\x18\x01 \x03(\x0b\x32\x16.diptych.sagas.v1.SagaR\x05sagas\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xdd\x01\n\x0cQueryService\x12`\n\x07GetSaga\x12 .diptych.sagas.v1.GetSagaRequest\x1a!.diptych.sagas.v1.GetSagaResponse\"\x10\x8a\xe7\x18\x0c\n\nsagas.read\x12\x66\n\tListSagas\x12\".diptych.sagas.v1.ListSagasRequest\x1a#.diptych.sagas.v1.ListSagasResponse\"\x10\x8a\xe7\x18\x0c\n\nsagas.read\x1a\x03\x88\x02\x01\x42=\n\x10\x64iptych.sagas.v1P\x01Z\'diptych.internal/stubs/sagas/v1;sagasv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$diptych/sagas/v1/query_service.proto\x12\x10\x64iptych.sagas.v1\x1a\x1e\x64iptych/access/v1/access.proto\x1a\x1c\x64iptych/sagas/v1/types.proto\"\x94\x01\n\x0eGetSagaRequest\x12\x1e\n\x04saga\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01R\x04saga\x12,\n\x02id\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x02id\x12\x34\n\x11\x61t_least_as_fresh\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"=\n\x0fGetSagaResponse\x12*\n\x04saga\x18\x01 \x01(\x0b\x32\x16.diptych.sagas.v1.SagaR\x04saga\"\xba\x02\n\x10ListSagasRequest\x12\x1c\n\x04saga\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01R\x04saga\x12\x1e\n\x05state\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01R\x05state\x12\x1b\n\topen_only\x18\x03 \x01(\x08R\x08openOnly\x12!\n\x0c\x62locked_only\x18\x04 \x01(\x08R\x0b\x62lockedOnly\x12!\n\x0coverdue_only\x18\x05 \x01(\x08R\x0boverdueOnly\x12&\n\tpage_size\x18\x06 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\tpageToken\x12\x34\n\x11\x61t_least_as_fresh\x18\x08 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"i\n\x11ListSagasResponse\x12,\n\x05sagas\x18\x01 \x03(\x0b\x32\x16.diptych.sagas.v1.SagaR\x05sagas\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xe1\x01\n\x0cQueryService\x12\x62\n\x07GetSaga\x12 .diptych.sagas.v1.GetSagaRequest\x1a!.diptych.sagas.v1.GetSagaResponse\"\x12\x8a\xe7\x18\x0e\n\nsagas.read\x18\x01\x12h\n\tListSagas\x12\".diptych.sagas.v1.ListSagasRequest\x1a#.diptych.sagas.v1.ListSagasResponse\"\x12\x8a\xe7\x18\x0e\n\nsagas.read\x18\x01\x1a\x03\x88\x02\x01\x42=\n\x10\x64iptych.sagas.v1P\x01Z\'diptych.internal/stubs/sagas/v1;sagasv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,9 +53,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUERYSERVICE']._loaded_options = None
   _globals['_QUERYSERVICE']._serialized_options = b'\210\002\001'
   _globals['_QUERYSERVICE'].methods_by_name['GetSaga']._loaded_options = None
-  _globals['_QUERYSERVICE'].methods_by_name['GetSaga']._serialized_options = b'\212\347\030\014\n\nsagas.read'
+  _globals['_QUERYSERVICE'].methods_by_name['GetSaga']._serialized_options = b'\212\347\030\016\n\nsagas.read\030\001'
   _globals['_QUERYSERVICE'].methods_by_name['ListSagas']._loaded_options = None
-  _globals['_QUERYSERVICE'].methods_by_name['ListSagas']._serialized_options = b'\212\347\030\014\n\nsagas.read'
+  _globals['_QUERYSERVICE'].methods_by_name['ListSagas']._serialized_options = b'\212\347\030\016\n\nsagas.read\030\001'
   _globals['_GETSAGAREQUEST']._serialized_start=121
   _globals['_GETSAGAREQUEST']._serialized_end=269
   _globals['_GETSAGARESPONSE']._serialized_start=271
@@ -65,5 +65,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTSAGASRESPONSE']._serialized_start=651
   _globals['_LISTSAGASRESPONSE']._serialized_end=756
   _globals['_QUERYSERVICE']._serialized_start=759
-  _globals['_QUERYSERVICE']._serialized_end=980
+  _globals['_QUERYSERVICE']._serialized_end=984
 # @@protoc_insertion_point(module_scope)

@@ -1,0 +1,8 @@
+"""Access rules of methods that are made in tests."""
+
+from runtime.grpc.access import AccessRule
+
+
+def any_object(scope: str) -> AccessRule:
+    """Return the rule of a method that works on any object."""
+    return AccessRule("test.Do", scope, owner="", is_in_request=False, own="test.own", all="test.all")
