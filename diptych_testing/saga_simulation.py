@@ -106,6 +106,9 @@ class SagaSimulation:
             self._instances[saga, id_] = Instance(definition, id_, definition.initial)
         return self._instances[saga, id_]
 
+    def check_step(self, sent: SentStep) -> None:
+        """Called with each step when an instance sends it. Override it to check what must be true then."""
+
     # What can happen next.
 
     def deliver_event(self, saga: str = "", stream: str = "") -> bool:
@@ -190,6 +193,8 @@ class SagaSimulation:
 
     def _collect_reaction(self, instance: Instance) -> None:
         sent = [SentStep(instance, step) for step in instance.steps]
+        for each in sent:
+            self.check_step(each)
         at_once = [each for each in sent if any(map(each.is_kind, self._answered_at_once))]
         others = [each for each in sent if each not in at_once]
         self.pending += others

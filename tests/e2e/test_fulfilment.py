@@ -16,6 +16,8 @@ import pytest
 from diptych.banking.v1.command_service_pb2 import DepositRequest
 from diptych.fulfilment.v1 import query_service_pb2 as fulfilment_queries
 from diptych.fulfilment.v1.types_pb2 import Fulfilment
+from diptych.ordering.v1 import command_service_pb2 as ordering
+from diptych.ordering.v1 import query_service_pb2 as ordering_queries
 from diptych.sagas.v1 import query_service_pb2 as saga_queries
 from google.protobuf.descriptor import MethodDescriptor
 from google.type.money_pb2 import Money
@@ -183,6 +185,33 @@ async def test_fulfilments_are_listed_by_state_and_shown_to_operators(stack: Sta
     assert "cannot abort: the order is REJECTED)" in err
     code, _, err = await diptych(stack, "sagas", "retry", "nobody", "--reason", "a test")
     assert (code, err.startswith("Error: SAGA_NOT_FOUND: ")) == (1, True), err
+
+
+async def test_an_order_that_was_confirmed_past_its_review_spends_nothing(stack: Stack, trade: Trade) -> None:
+    sku, rich = await trade.create_product(9), await trade.open_account(1_000_000)
+    approved = await trade.place_past_review(sku, rich, 300_000)
+    aborted = await trade.place_past_review(sku, rich, 300_000, ship=True)
+    for order, status in ((approved, "confirmed"), (aborted, "shipped")):
+        assert await trade.wait_for_state(order, "BLOCKED") == "BLOCKED"
+        blocked = f"{status}, but nobody has approved it: its total is 300000 EUR"
+        fulfilment = await trade.get_fulfilment(order)
+        assert fulfilment and (fulfilment.blocked_reason, fulfilment.hold_id) == (blocked, "")
+        card = ordering_queries.GetOrderCardRequest(order_id=order)
+        assert (await trade.caller.query(card)).card.fulfilment.state == Fulfilment.STATE_BLOCKED
+    listed = fulfilment_queries.ListFulfilmentsRequest(state=Fulfilment.STATE_BLOCKED)
+    found = {each.order_id for each in (await trade.caller.query(listed)).fulfilments}
+    assert found >= {approved, aborted}
+    code, out, _ = await diptych(stack, "sagas", "list", "--blocked", "--limit", "0")
+    assert (code, approved in out, aborted in out) == (0, True, True)
+    await trade.wait_for_stock(sku, (9, 0))
+    await trade.wait_for_account(rich, (1_000_000, 0))
+    await trade.caller.execute(ordering.ApproveOrderRequest(order_id=approved))
+    code, _, err = await diptych(stack, "sagas", "abort", aborted, *SAGA, "--reason", "fraud")
+    assert code == 0, err
+    assert await trade.wait_for_state(approved, "CONFIRMED") == "CONFIRMED"
+    assert await trade.wait_for_state(aborted, "ABORTED") == "ABORTED"
+    await trade.wait_for_stock(sku, (9, 3))
+    await trade.wait_for_account(rich, (1_000_000, 300_000))
 
 
 async def test_open_claims_are_released_after_their_deadline(trade: Trade) -> None:

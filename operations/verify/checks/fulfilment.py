@@ -1,7 +1,7 @@
 """The effects of fulfilments, taken from the events of orders, reservations and holds.
 
-A confirmed order has its stock and its money, once; a rejected or cancelled order has neither. The last
-record of a fulfilment's progress says what its saga says.
+A confirmed order has its stock and its money, once; a rejected, cancelled or aborted order has neither. The
+last record of a fulfilment's progress says what its saga says.
 """
 
 from collections import Counter
@@ -29,6 +29,7 @@ RESTING_STATES: Mapping[str, tuple[Collection[str], str, str]] = {
     "RETURNED": (("RETURNED",), "COMMITTED", "CAPTURED"),
     "REJECTED": (("REJECTED",), "", ""),
     "CANCELLED": (("CANCELLED",), "", ""),
+    "ABORTED": (("SHIPPED", "DELIVERED", "RETURNED"), "", ""),
 }
 """Saga status to the states of its order, its reservation and its hold; empty: none but released ones."""
 

@@ -34,6 +34,7 @@ def fold_fulfilment(events: Sequence[Event]) -> types.Fulfilment:
     view = types.Fulfilment(
         **{name: getattr(last, name) for name in COPIED},
         version=len(events),
+        customer_id=next((record.customer_id for record in reversed(records) if record.customer_id), ""),
         begin_time=first.recorded_at,
         state_start_time=entered.recorded_at,
     )

@@ -43,7 +43,7 @@ STEPS: dict[Any, tuple[str, dict[str, str]]] = {
     v1.OrderLineRemoved: ("", {"total": "total"}),
     v1.ShippingAddressChanged: ("", {}),
     v1.OrderHeld: ("STATE_HELD", {"hold_time": "held_at", "hold_reason": "reason"}),
-    v1.OrderApproved: ("STATE_PLACED", {}),
+    v1.OrderApproved: ("", {}),  # it ends a hold: `fold`
     v1.OrderRejected: ("STATE_REJECTED", {"reject_time": "rejected_at", "reject_reason": "reason"}),
     v1.OrderConfirmed: ("STATE_CONFIRMED", {"confirm_time": "confirmed_at"}),
     v1.OrderCancelled: ("STATE_CANCELLED", {"cancel_time": "cancelled_at", "cancel_reason": "reason"}),
@@ -110,6 +110,8 @@ def fold(events: Sequence[Event]) -> dict[str, Any]:
             raise ValueError(f"{event.recorded.type} cannot be version {event.recorded.version}")
         state, fields = STEPS[kind]
         order.update({field: getattr(event.message, source) for field, source in fields.items()})
+        if kind is v1.OrderApproved and order["state"] == "STATE_HELD":
+            state = "STATE_PLACED"
         order["state"] = state or order["state"]
         if kind in GROUPS:
             order["shipping_groups"] = GROUPS[kind](order["shipping_groups"], event.message)
@@ -135,6 +137,7 @@ def fold_snapshot(events: Sequence[Event]) -> dict[str, Any]:
         "status": order["state"].removeprefix("STATE_"),
         "customer_id": order["customer_id"],
         "contents": {"groups": groups},
+        "approved": isinstance(find_last(events, v1.OrderApproved, *GROUPS), v1.OrderApproved),
     }
 
 

@@ -3,7 +3,8 @@
 The saga is a plan over facts. Each input changes the facts (facts.py), and the next steps follow from the
 facts alone (plan.py), so the saga does not depend on the order in which events, replies and timers arrive.
 Before shipping, a failure is compensated: the steps taken are undone in reverse. From then on, steps are
-tried until they succeed. Its progress is recorded beside that (progress.py).
+tried until they succeed. Nothing is acquired for an order that was not assessed, or that is suspicious and
+not approved, whoever confirmed it. Its progress is recorded beside that (progress.py).
 """
 
 from collections.abc import Sequence
@@ -80,10 +81,18 @@ def describe_status(fulfilment: Fulfilment) -> SagaStatus:
         case "NONE":  # an assessment has arrived before the order's own event
             return SagaStatus("PREPARING", False, unattended, "the order")
         case "PLACED":
-            waiting_for = f"version {fulfilment.awaited_version} of the order" if fulfilment.is_behind else ""
-            if not waiting_for and not fulfilment.pending_steps and fulfilment.awaits_assessment:
-                waiting_for = f"the assessment of version {fulfilment.asked_version}"
+            waiting_for = describe_awaited_event(fulfilment)
             return SagaStatus("PREPARING", False, CONFIRMATION_TIMEOUT, waiting_for, blocked_reason)
+        case _ if fulfilment.aborted:
+            if fulfilment.pending_steps or compensate(fulfilment):
+                return SagaStatus("UNWINDING", False, unattended, blocked_reason=blocked_reason)
+            return SagaStatus("ABORTED", True)
+        case _ if not fulfilment.settled and not fulfilment.is_assessed:
+            waiting_for = describe_awaited_event(fulfilment)
+            return SagaStatus("PREPARING", False, unattended, waiting_for, blocked_reason)
+        case status if not fulfilment.settled and fulfilment.lacks_approval:
+            unapproved = f"{status.lower()}, but nobody has approved it: {fulfilment.suspicion}"
+            return SagaStatus("BLOCKED", False, unattended, "approval", blocked_reason or unapproved)
         case "CONFIRMED":
             return SagaStatus("CONFIRMED", False, None, "shipment", blocked_reason)
         case "RETURNED" if _is_taken_back(fulfilment):
@@ -93,6 +102,15 @@ def describe_status(fulfilment: Fulfilment) -> SagaStatus:
     if fulfilment.settled:
         return SagaStatus("FULFILLED", True)
     return SagaStatus("SHIPPED", False, unattended, blocked_reason=blocked_reason)
+
+
+def describe_awaited_event(fulfilment: Fulfilment) -> str:
+    """Return the event that is awaited before anything is claimed; empty for none."""
+    if fulfilment.is_behind:
+        return f"version {fulfilment.reported_version} of the order"
+    if not fulfilment.pending_steps and fulfilment.awaits_assessment:
+        return f"the assessment of version {fulfilment.asked_version}"
+    return ""
 
 
 def _is_taken_back(fulfilment: Fulfilment) -> bool:

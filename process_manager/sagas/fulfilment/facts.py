@@ -6,7 +6,7 @@ How it works:
   after it, or after later events; so it tells only the version that the order has, and `plan` decides nothing
   before the event of that version was received.
 - The assessment of an order comes as an event of its customer's activity. It is of one version of the order,
-  so an edit makes another one necessary.
+  so an edit makes another one necessary. So does an approval: it is of the order as it was approved.
 - A time that is up is a reason to reject the order as it was: a review, an approval or a confirmation ends
   the reason. The rejection is sent for that one version of the order, so it never overtakes such a change.
 """
@@ -87,6 +87,9 @@ class Fulfilment(Struct, frozen=True):
     suspicion: str = ""
     """For people: why the order must be reviewed; empty if it need not be."""
     approved: bool = False
+    """Whether a person has approved the order as it is."""
+    aborted: bool = False
+    """Whether an operator has ended a shipped or returned order for which nothing has left."""
     stock: ClaimState = ClaimState.NONE
     money: ClaimState = ClaimState.NONE
     lines_changed: bool = False
@@ -108,6 +111,8 @@ class Fulfilment(Struct, frozen=True):
     """The number of the last record of the progress; 0 if none was sent."""
     recorded: str = ""
     """Digest of that record."""
+    record_format: int = 0
+    """`RECORD_FORMAT` of the release that has sent it."""
     restocked: int = 0
     """Number of entries of `quantities` that are back in stock after the order was returned."""
     blocked_reason: str = ""
@@ -123,13 +128,28 @@ class Fulfilment(Struct, frozen=True):
 
     @property
     def is_behind(self) -> bool:
-        """Whether an event of the order is missing that an answer has told of."""
-        return self.awaits_event or self.order_version < self.awaited_version
+        """Whether an event of the order is missing that an answer or an assessment names."""
+        return self.awaits_event or self.order_version < self.reported_version
+
+    @property
+    def reported_version(self) -> int:
+        """The latest version of the order that an answer or an assessment names."""
+        return max(self.awaited_version, self.assessed_version)
 
     @property
     def is_assessed(self) -> bool:
-        """Whether the order as it is was assessed, or a person approved it after an assessment."""
-        return self.assessed and (self.approved or self.assessed_version >= self.contents_version)
+        """Whether the order as it is was assessed."""
+        return self.assessed and self.assessed_version >= self.contents_version
+
+    @property
+    def lacks_approval(self) -> bool:
+        """Whether the order as it is was found suspicious, and no person has approved it."""
+        return self.is_assessed and bool(self.suspicion) and not self.approved
+
+    @property
+    def is_cleared(self) -> bool:
+        """Whether stock and money may be acquired for the order as it is."""
+        return self.is_assessed and not self.lacks_approval
 
     @property
     def version_to_assess(self) -> int:
@@ -151,6 +171,11 @@ class Fulfilment(Struct, frozen=True):
         return self.stock == ClaimState.FIRM and money_is_firm and not self.lines_changed
 
     @property
+    def has_left(self) -> bool:
+        """Whether goods have left stock, or money is captured."""
+        return ClaimState.SETTLED in (self.stock, self.money)
+
+    @property
     def settled(self) -> bool:
         """Whether the goods have left stock and the money is captured."""
         return self.stock == ClaimState.SETTLED and (self.money == ClaimState.SETTLED or not self.has_cost)
@@ -169,7 +194,7 @@ def apply_input(fulfilment: Fulfilment, input_: Input) -> Fulfilment:
         case EventReceived(event, version):
             changed = apply_event(fulfilment, event)
             if isinstance(event, CONTENTS_EVENTS):
-                changed = replace(changed, contents_version=version)
+                changed = replace(changed, contents_version=version, approved=False)
             if changed.order_status != fulfilment.order_status:
                 changed = _end_reasons(changed)
             return replace(changed, order_version=version, awaits_event=False)
@@ -193,11 +218,13 @@ def apply_input(fulfilment: Fulfilment, input_: Input) -> Fulfilment:
 
 
 def abort(fulfilment: Fulfilment, reason: str) -> Fulfilment:
-    """Set an operator's reason to reject the order.
+    """Set an operator's reason to reject the order, or to give up one that is shipped and blocked.
 
     Raises:
         ActionNotPossible: the order is confirmed or has ended, or may have been confirmed meanwhile.
     """
+    if fulfilment.order_status in ("SHIPPED", "RETURNED") and _may_be_given_up(fulfilment):
+        return replace(fulfilment, aborted=True, rejection_reason=reason, blocked_reason="")
     if fulfilment.order_status not in TIMEOUTS:
         instead = ", cancel it instead" if fulfilment.order_status == "CONFIRMED" else ""
         raise ActionNotPossible(f"cannot abort: the order is {fulfilment.order_status}{instead}")
@@ -207,6 +234,15 @@ def abort(fulfilment: Fulfilment, reason: str) -> Fulfilment:
         version = fulfilment.awaited_version
         raise ActionNotPossible(f"cannot abort: version {version} of the order has not arrived yet")
     return replace(_set_rejection_reason(fulfilment, reason), blocked_reason="")
+
+
+def _may_be_given_up(fulfilment: Fulfilment) -> bool:
+    """Return whether nothing has left for a blocked order, nor is leaving."""
+    leaving = any(
+        _get_step_kind(step) in ("commit_stock", "capture_money") for step in fulfilment.pending_steps
+    )
+    is_blocked = bool(fulfilment.blocked_reason) or not fulfilment.is_cleared
+    return is_blocked and not (fulfilment.has_left or leaving or fulfilment.aborted)
 
 
 def is_timed_out(fulfilment: Fulfilment) -> bool:
@@ -271,7 +307,8 @@ def apply_event(fulfilment: Fulfilment, event: Any) -> Fulfilment:
             lines = (line for line in fulfilment.lines if (line.shipping_group_id, line.sku) != removed)
             return replace_lines(fulfilment, event, tuple(lines))
         case v1.OrderApproved():
-            return replace(fulfilment, order_status="PLACED", approved=True)
+            status = "PLACED" if fulfilment.order_status == "HELD" else fulfilment.order_status
+            return replace(fulfilment, order_status=status, approved=True)
         case _:
             status = STATUS_BY_EVENT.get(event.DESCRIPTOR.name, fulfilment.order_status)
             return replace(fulfilment, order_status=status)

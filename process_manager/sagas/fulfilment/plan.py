@@ -5,7 +5,9 @@ How it works:
 - `plan` runs after every input. It returns no steps while any step is pending, while an event of the order
   is missing that an answer told of, or while the fulfilment is blocked; so every decision is made on facts
   that are complete.
-- An order is assessed as it is before anything is claimed for it, and again if it was edited meanwhile.
+- Nothing is acquired for an order that is not cleared (`is_cleared`): it is assessed as it is, and again if
+  it was edited meanwhile. A suspicious order that is placed is held for review. One that somebody confirmed,
+  shipped or returned all the same is blocked: what was claimed is released, and it waits for a person.
 - Before shipping the order of steps is: assess, reserve, hold money, make both firm, confirm. When a step
   is rejected, a timeout expires or an operator aborts, `rejection_reason` is set, and `compensate` releases
   the claims, the latest first and one at a time, before the order is rejected.
@@ -47,20 +49,30 @@ def plan_confirmation(fulfilment: Fulfilment, at: datetime) -> tuple[Fulfilment,
     """Plan a placed order's next step towards its confirmation or its rejection."""
     if fulfilment.rejection_reason:
         return fulfilment, compensate(fulfilment) or [requests.reject(fulfilment)]
-    if fulfilment.awaits_assessment:
-        return fulfilment, ()
     if not fulfilment.is_assessed:
-        version = fulfilment.version_to_assess
-        return replace(fulfilment, asked_version=version), [requests.assess(fulfilment)]
-    if fulfilment.suspicion and not fulfilment.approved:
+        return plan_assessment(fulfilment)
+    if fulfilment.lacks_approval:
         return fulfilment, [requests.hold_order(fulfilment)]
     fulfilment, steps = claim(fulfilment, at)
     return fulfilment, steps or [requests.confirm(fulfilment)]
 
 
+def plan_assessment(fulfilment: Fulfilment) -> tuple[Fulfilment, Sequence[Send]]:
+    """Ask for the assessment of the order as it is, once."""
+    if fulfilment.awaits_assessment:
+        return fulfilment, ()
+    return replace(fulfilment, asked_version=fulfilment.version_to_assess), [requests.assess(fulfilment)]
+
+
 def plan_delivery(fulfilment: Fulfilment, at: datetime) -> tuple[Fulfilment, Sequence[Send]]:
     """Plan the next steps of an order that is confirmed, shipped or returned."""
-    if ClaimState.SETTLED not in (fulfilment.stock, fulfilment.money):
+    if fulfilment.aborted:
+        return fulfilment, compensate(fulfilment)
+    if not fulfilment.settled and not fulfilment.is_assessed:
+        return plan_assessment(fulfilment)
+    if not fulfilment.settled and fulfilment.lacks_approval:
+        return fulfilment, () if fulfilment.has_left else compensate(fulfilment)
+    if not fulfilment.has_left:
         reason = fulfilment.rejection_reason
         fulfilment = replace(fulfilment, rejection_reason="")
         if reason and not fulfilment.is_claimed:  # a person has confirmed an order that cannot be fulfilled

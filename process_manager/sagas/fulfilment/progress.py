@@ -23,6 +23,9 @@ MAX_LENGTH = 500
 """Characters of a text in a record."""
 PREPARING = "PREPARING"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+RECORD_FORMAT = 1
+"""Incremented when a record says more than before, so that open fulfilments are recorded again. 1 has the
+customer."""
 
 
 def record(fulfilment: Fulfilment, status: SagaStatus, at: datetime) -> tuple[Fulfilment, list[Send]]:
@@ -31,16 +34,17 @@ def record(fulfilment: Fulfilment, status: SagaStatus, at: datetime) -> tuple[Fu
         return fulfilment, []
     request = build_record(fulfilment, status)
     digest = blake2b(request.SerializeToString(deterministic=True), digest_size=8).hexdigest()
-    if digest == fulfilment.recorded:
+    if (digest, RECORD_FORMAT) == (fulfilment.recorded, fulfilment.record_format):
         return fulfilment, []
     number = max(fulfilment.record_number + 1, (at - EPOCH) // timedelta(microseconds=1))
     request.number = number
-    return replace(fulfilment, record_number=number, recorded=digest), [Send(f"{RECORD}-{number}", request)]
+    noted = replace(fulfilment, record_number=number, recorded=digest, record_format=RECORD_FORMAT)
+    return noted, [Send(f"{RECORD}-{number}", request)]
 
 
 def is_unrecorded(fulfilment: Fulfilment) -> bool:
-    """Return whether an earlier release has written the state, so that no record was sent."""
-    return bool(fulfilment.order_id) and not fulfilment.record_number
+    """Return whether an earlier release has written the state, so that no such record was sent."""
+    return bool(fulfilment.order_id) and fulfilment.record_format < RECORD_FORMAT
 
 
 def build_record(fulfilment: Fulfilment, status: SagaStatus) -> RecordFulfilmentRequest:
@@ -49,6 +53,7 @@ def build_record(fulfilment: Fulfilment, status: SagaStatus) -> RecordFulfilment
     limit = status.max_duration
     return RecordFulfilmentRequest(
         order_id=fulfilment.order_id,
+        customer_id=fulfilment.customer_id,
         order_version=fulfilment.order_version,
         state=View.State.Value(f"STATE_{status.state}"),
         waiting_for="" if is_preparing else status.waiting_for[:MAX_LENGTH],

@@ -39,6 +39,7 @@ def recorded(fulfilment: views.Fulfilment, event: events.FulfilmentRecorded) -> 
     if event.state != fulfilment.state:
         fulfilment.state = event.state
         fulfilment.state_start_time.CopyFrom(event.recorded_at)
+    fulfilment.customer_id = event.customer_id or fulfilment.customer_id
     fulfilment.order_version = event.order_version
     fulfilment.waiting_for = event.waiting_for
     fulfilment.rejection = event.rejection

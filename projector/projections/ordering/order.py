@@ -124,8 +124,9 @@ def held(order: views.Order, event: v1.OrderHeld) -> None:
 
 @ORDERS.on(v1.OrderApproved)
 def approved(order: views.Order, _: v1.OrderApproved) -> None:
-    """The order keeps the time and the reason of its last hold."""
-    order.state = views.Order.STATE_PLACED
+    """The order keeps the time and the reason of its last hold. A confirmed one stays so."""
+    if order.state == views.Order.STATE_HELD:
+        order.state = views.Order.STATE_PLACED
 
 
 @ORDERS.on(v1.OrderConfirmed)

@@ -1,5 +1,6 @@
 """Simulates the fulfilment of one order in memory: the real saga on the real rules of the contexts."""
 
+from copy import deepcopy
 from typing import Any
 
 from command_server.contexts import banking, fulfilment, inventory, ordering
@@ -8,7 +9,7 @@ from command_server.contexts.inventory.domain.messages import ReceiptReason, Rec
 from command_server.contexts.inventory.domain.stock import stock_stream
 from command_server.contexts.ordering.domain import messages as orders
 from command_server.kernel.money import Money
-from diptych_testing.saga_simulation import SagaSimulation
+from diptych_testing.saga_simulation import SagaSimulation, SentStep
 from process_manager.groups.instance import Instance
 from process_manager.sagas.fulfilment import FULFILMENT
 from tests.support.builders.orders import OWN_PRICES
@@ -16,6 +17,14 @@ from tests.support.builders.orders import OWN_PRICES
 CONTEXTS = (ordering.CONTEXT, inventory.CONTEXT, banking.CONTEXT, fulfilment.CONTEXT)
 ORDER = "ordering.order.o-1"
 ACTIVITY = "ordering.customer_activity.ada"
+ACQUIRING = ("reserve", "hold_money", "firm_stock", "firm_money", "commit_stock", "capture_money")
+"""The kinds of steps that acquire something for an order."""
+CONTENTS_EVENTS = (
+    orders.OrderPlaced,
+    orders.OrderLineAdded,
+    orders.OrderLineRemoved,
+    orders.ShippingAddressChanged,
+)
 HOME = orders.ShippingAddress("Ada", ("Main Street 1",), "10115", "Berlin", "DE")
 
 
@@ -49,6 +58,32 @@ class Simulation(SagaSimulation):
         """Answer steps and deliver assessments, but no events of orders, until this step is the next one."""
         while not self.pending or self.pending[0].name != step:
             assert self.deliver_event(stream=ACTIVITY) or self.answer_step()
+
+    def copy(self) -> "Simulation":
+        """Return a copy with the same past and another future."""
+        world = self.world
+        shared = [*self.sagas, *world.states.values(), *(event for _, event in world.history)]
+        shared += [self._aggregates, self._executor._commands, world._deciders, world._aggregates]
+        return deepcopy(self, {id(each): each for each in shared})
+
+    def check_step(self, sent: SentStep) -> None:
+        """Check that nothing is acquired for an order that is neither found harmless nor approved."""
+        if any(map(sent.is_kind, ACQUIRING)):
+            assert self._is_cleared(sent.instance.id), f"{sent.name} of an order that nobody cleared"
+
+    def _is_cleared(self, order_id: str) -> bool:
+        """Return whether the order, after the events that its saga has, is found harmless or approved."""
+        stream = f"ordering.order.{order_id}"
+        version = self._delivered[FULFILMENT.name, stream]
+        events = [event for name, event in self.world.history if name == stream][:version]
+        edited = max(number for number, event in enumerate(events, 1) if isinstance(event, CONTENTS_EVENTS))
+        suspicions = [
+            event.suspicions
+            for name, event in self.world.history
+            if name == ACTIVITY and event.order_id == order_id and edited <= event.order_version <= version
+        ]
+        is_approved = any(isinstance(event, orders.OrderApproved) for event in events[edited:])
+        return is_approved or (bool(suspicions) and not any(suspicions))
 
     @property
     def last_order_event(self) -> Any:

@@ -16,7 +16,7 @@ AddOrderLine          edit        held      already     already     already   al
 RemoveOrderLine       edit        held      already     already     already   already  already  already
 ChangeShippingAddress edit        held      already     already     already   already  already  already
 HoldOrder             HELD        same      already     already     already   already  already  already
-ApproveOrder          same        PLACED    already     already     already   already  already  already
+ApproveOrder          same        PLACED    approve     approve     approve   approve  already  already
 RejectOrder           REJECTED    REJECTED  already     already     already   already  same     already
 ConfirmOrder          CONFIRMED   held      same        already     already   already  already  already
 ShipOrder             unconfirmed held      SHIPPED     same        already   already  already  already
@@ -43,6 +43,7 @@ class OrderModel:
     def __init__(self) -> None:
         self.status = "NONE"
         self.version = 0
+        self.approved = False
         self.groups: dict[str, JSON] = {}
 
     def send(self, name: str, fields: JSON) -> str:
@@ -56,7 +57,12 @@ class OrderModel:
             return ""
         if outcome == "edit":
             return self._edit(name, fields)
+        if outcome == "approve":
+            self.version += not self.approved
+            self.approved = True
+            return ""
         if outcome == outcome.upper():
+            self.approved = self.approved or name == "ApproveOrder"
             self.status = outcome
             self.version += 1
             return ""
@@ -89,7 +95,9 @@ class OrderModel:
         if group_id not in self.groups:
             return "SHIPPING_GROUP_NOT_FOUND"
         reason = getattr(self, f"_{name}")(self.groups[group_id], fields)
-        self.version += self.groups != before
+        changed = self.groups != before
+        self.version += changed
+        self.approved = self.approved and not changed
         return str(reason)
 
     def _AddOrderLine(self, group: JSON, fields: JSON) -> str:  # noqa: N802 - the command's name

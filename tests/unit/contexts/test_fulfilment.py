@@ -1,5 +1,6 @@
 """Recorded fulfilments: their order, their view, and the independent fold."""
 
+import re
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -17,8 +18,9 @@ from diptych_testing.world import World
 from operations.verify.checks.fulfilment_record import fold_fulfilment
 from operations.verify.model import Event
 from projector.projections.fulfilment.fulfilment import FULFILMENTS, index_entries
+from tests.support.models.diagrams import DOCS
 
-FIRST = RecordFulfilment("o-1", 1, 1, State.PREPARING, "", "", "", "", "", "", 900)
+FIRST = RecordFulfilment("o-1", 1, 1, State.PREPARING, "", "", "", "", "", "", 900, "ada")
 CONFIRMED = replace(
     FIRST, number=2, order_version=2, state=State.CONFIRMED, waiting_for="shipment", max_seconds=0
 )
@@ -47,6 +49,23 @@ def test_all_folds_are_the_same_at_every_step() -> None:
         world.execute(command)
         world.now += timedelta(minutes=1)
         folds.compare(world)
+
+
+def test_the_diagram_in_the_docs_has_all_states() -> None:
+    arrows = re.findall(r"^    (\S+) --> ([A-Z_]+): ", (DOCS / "fulfilment.md").read_text(), re.MULTILINE)
+    states = {state.name for state in State} - {"UNSPECIFIED"}
+    assert {state for arrow in arrows for state in arrow} == states | {"[*]"}
+    assert {f"STATE_{state.name}": state.value for state in State} == dict(View.State.items())
+
+
+def test_the_customer_of_a_later_record_completes_what_an_earlier_release_began() -> None:
+    world = World(*CONTEXT.deciders)
+    world.execute(replace(FIRST, customer_id=""), CONFIRMED, replace(BLOCKED, customer_id=""))
+    folds.compare(world)
+    view = fold(
+        *(events.FulfilmentRecorded(state=View.STATE_SHIPPED, customer_id=id_) for id_ in ("", "ada", ""))
+    )
+    assert view.customer_id == "ada"
 
 
 def fold(*records: events.FulfilmentRecorded) -> View:

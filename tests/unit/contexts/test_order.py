@@ -25,6 +25,7 @@ from tests.support.builders.orders import (
 from tests.support.models.diagrams import read_diagram
 
 order = Scenario(ORDER, DECIDER)
+LINE_TOTAL = orders.LINE.unit_price * orders.LINE.quantity
 PLACE_, ADD, REMOVE, SEND, HOLD, APPROVE, REJECT, CONFIRM, SHIP, DELIVER, RETURN, CANCEL = COMMANDS
 
 
@@ -47,6 +48,10 @@ def test_a_command_for_an_unknown_order_is_not_found(command: object) -> None:
     [
         (Status.PLACED, HOLD, HELD),
         (Status.HELD, APPROVE, APPROVED),
+        (Status.CONFIRMED, APPROVE, APPROVED),
+        (Status.SHIPPED, APPROVE, APPROVED),
+        (Status.DELIVERED, APPROVE, APPROVED),
+        (Status.RETURNED, APPROVE, APPROVED),
         (Status.HELD, REJECT, REJECTED),
         (Status.PLACED, REJECT, REJECTED),
         (Status.PLACED, CONFIRM, CONFIRMED),
@@ -89,8 +94,8 @@ def test_a_command_for_the_current_status_changes_nothing(status: Status, comman
         (Status.PLACED, (RETURN,), "ORDER_NOT_DELIVERED"),
         (Status.CONFIRMED, (RETURN,), "ORDER_NOT_DELIVERED"),
         (Status.SHIPPED, (RETURN,), "ORDER_NOT_DELIVERED"),
-        (Status.CONFIRMED, (ADD, REMOVE, SEND, HOLD, APPROVE, REJECT), "ORDER_ALREADY_CONFIRMED"),
-        (Status.SHIPPED, (ADD, HOLD, APPROVE, REJECT, CONFIRM, CANCEL), "ORDER_ALREADY_SHIPPED"),
+        (Status.CONFIRMED, (ADD, REMOVE, SEND, HOLD, REJECT), "ORDER_ALREADY_CONFIRMED"),
+        (Status.SHIPPED, (ADD, HOLD, REJECT, CONFIRM, CANCEL), "ORDER_ALREADY_SHIPPED"),
         (Status.DELIVERED, (ADD, HOLD, REJECT, CONFIRM, SHIP, CANCEL), "ORDER_ALREADY_DELIVERED"),
         (Status.RETURNED, (ADD, HOLD, CONFIRM, SHIP, DELIVER, CANCEL), "ORDER_ALREADY_RETURNED"),
         (Status.REJECTED, (ADD, HOLD, APPROVE, CONFIRM, SHIP, CANCEL), "ORDER_ALREADY_REJECTED"),
@@ -107,6 +112,13 @@ def test_a_command_that_the_status_forbids_is_rejected(
 def test_an_approved_order_can_be_confirmed_and_held_again() -> None:
     order.given(PLACED, HELD, APPROVED).when(CONFIRM).then(CONFIRMED)
     order.given(PLACED, HELD, APPROVED).when(HOLD).then(HELD)
+
+
+def test_an_order_is_approved_once_until_it_is_edited() -> None:
+    order.given(PLACED, HELD, APPROVED, CONFIRMED, SHIPPED).when(APPROVE).then()
+    order.given(PLACED, CONFIRMED, APPROVED).when(APPROVE).then()
+    edited = messages.OrderLineRemoved("o-1", "main", "sku-2", LINE_TOTAL, NOW)
+    order.given(PLACED, HELD, APPROVED, edited, CONFIRMED).when(APPROVE).then(APPROVED)
 
 
 def test_the_diagram_in_the_docs_matches_the_rules() -> None:

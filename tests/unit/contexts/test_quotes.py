@@ -7,11 +7,19 @@ from typing import Any
 import pytest
 from diptych.ordering.v1.command_service_pb2 import PlaceOrderRequest
 from diptych.pricing.v1 import quote_pb2
+from hypothesis import given
+from hypothesis import strategies as st
 
 from command_server.contexts.ordering import CONTEXT
-from command_server.contexts.ordering.domain.messages import AddOrderLine, PlaceOrder, Quote
-from command_server.contexts.ordering.domain.order import DECIDER, ORDER
-from command_server.kernel.decider import InvalidValue
+from command_server.contexts.ordering.domain.messages import (
+    AddOrderLine,
+    OrderLine,
+    OrderLineRemoved,
+    PlaceOrder,
+    Quote,
+)
+from command_server.contexts.ordering.domain.order import DECIDER, ORDER, Order, decide
+from command_server.kernel.decider import InvalidValue, Rejected
 from command_server.kernel.money import Money
 from contracts.key_ring import KeyRing, Purpose
 from contracts.quotes import Quotes
@@ -146,3 +154,60 @@ def test_a_quote_of_a_revoked_key_is_refused() -> None:
     assert verifier
     command = verifier.build_completion(lambda: revoke(b"quote"))(replace(PLACE, quotes=(sign(),)))
     order.given().when(command).then_rejected("QUOTE_INVALID", index="0", cause="REVOKED_KEY")
+
+
+LAMP = replace(LINE, quantity=100, unit_price=Money("EUR", 0))
+"""A hundred lamps for nothing."""
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ((), "QUOTE_MISSING"),
+        ((FIRST_QUOTE,), "QUOTE_OF_ANOTHER_PRICE"),
+        ((replace(FIRST_QUOTE, price=LAMP.unit_price, customer_id="c-2"),), "QUOTE_OF_ANOTHER_CUSTOMER"),
+        ((replace(FIRST_QUOTE, price=LAMP.unit_price, expires_at=NOW),), "QUOTE_EXPIRED"),
+        ((replace(FIRST_QUOTE, price=LAMP.unit_price, sku="sku-9"),), "QUOTE_MISSING"),
+    ],
+    ids=["no quote", "of its price", "of another customer", "expired", "of another article"],
+)
+def test_nobody_makes_up_a_price(values: tuple[Quote, ...], reason: str) -> None:
+    (group,) = PLACE.shipping_groups
+    command = replace(place(*values), shipping_groups=(replace(group, lines=(LAMP,)),))
+    signed = dict(zip(["a quote"], values, strict=False))
+    line = AddOrderLine("o-1", "", LAMP, next(iter(signed), ""), signed_values=signed)
+    removed = OrderLineRemoved("o-1", "main", LINE.sku, SECOND.unit_price, NOW)
+    for attempt in (order.given().when(command), order.given(PLACED, removed).when(line)):
+        with pytest.raises(Rejected) as rejected:
+            attempt._decide()
+        assert rejected.value.reason == reason
+
+
+skus = st.sampled_from(["lamp", "desk"])
+prices = st.builds(Money, st.sampled_from(["EUR", "USD"]), st.integers(0, 1), st.sampled_from([0, 1]))
+quoted = st.builds(
+    Quote,
+    skus,
+    prices,
+    st.sampled_from(["c-1", "c-1", "c-2"]),
+    st.sampled_from([-1, 0, 1, 60]).map(lambda seconds: NOW + timedelta(seconds=seconds)),
+)
+lines = st.builds(OrderLine, skus, st.just("A thing"), st.integers(1, 10_000), prices)
+
+
+@given(lines=st.lists(lines, min_size=1, max_size=2), quotes=st.lists(quoted, max_size=4))
+def test_each_line_of_a_placed_order_has_the_price_of_a_valid_quote(
+    lines: list[OrderLine], quotes: list[Quote]
+) -> None:
+    (group,) = PLACE.shipping_groups
+    groups = [replace(group, shipping_group_id=str(n), lines=(line,)) for n, line in enumerate(lines)]
+    placed: Any
+    try:
+        (placed,) = decide(replace(place(*quotes), shipping_groups=tuple(groups)), Order(), NOW)
+    except Rejected:
+        return
+    valid = {(each.sku, each.price) for each in quotes if each.customer_id == "c-1" and each.expires_at > NOW}
+    ordered = [line for part in placed.groups for line in part.lines]
+    assert {(line.sku, line.unit_price) for line in ordered} <= valid
+    nanos = sum(line.quantity * (line.unit_price.units * 10**9 + line.unit_price.nanos) for line in ordered)
+    assert placed.total.units * 10**9 + placed.total.nanos == nanos

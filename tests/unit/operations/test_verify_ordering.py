@@ -94,6 +94,11 @@ def test_an_approved_order_is_placed_and_keeps_its_hold_reason() -> None:
     assert (order.state, order.hold_reason) == (Order.STATE_PLACED, "looks odd")
 
 
+def test_a_confirmed_order_that_is_approved_stays_confirmed() -> None:
+    order = ordering.fold_view(record(PLACED, v1.OrderConfirmed(), v1.OrderApproved()))
+    assert order.state == Order.STATE_CONFIRMED
+
+
 def test_an_order_of_version_1_is_read_as_the_newest_and_has_one_group() -> None:
     placed = v1.OrderPlaced(order_id="o-1", lines=[OrderLine(sku="a")], warehouse_id="w-1")
     (event,) = record(placed)

@@ -92,6 +92,9 @@ RETURNED = v1.OrderReturned(order_id="o-1", reason="broken", returned_at=T)
 
 
 class TestOrderView:
+    def test_of_a_confirmed_order_stays_confirmed_when_it_is_approved(self) -> None:
+        assert view_of(placed(group("a", "s-1")), CONFIRMED, APPROVED).state == views.Order.STATE_CONFIRMED
+
     def test_has_all_data_of_the_customer_once_it_is_placed(self) -> None:
         two, one = group("two", "s-2", "s-3"), group("one", "s-1", locality="Bruges")
         assert view_of(placed(two, one)) == views.Order(

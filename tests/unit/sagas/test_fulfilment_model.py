@@ -1,6 +1,7 @@
 """In any order of events, replies, timers, commands and operators' actions, an order ends as people decided.
 
-It has all its claims or none; a blocked saga is no end, so an operator ends it.
+It has all its claims or none; a blocked saga is no end, so an operator ends it. The simulation checks that
+nothing is acquired for an order that nobody cleared.
 """
 
 from contextlib import suppress
@@ -39,9 +40,14 @@ STEPS = (
     "restock",
 )
 POT = orders.OrderLine("pot", "A pot", 1, Money("EUR", 5))
+DEAR_POT = orders.OrderLine("pot", "A pot", 1, Money("EUR", 600))
+"""With it any order is suspicious."""
+ELSEWHERE = orders.ShippingAddress("Ada", ("Side Street 2",), "10115", "Berlin", "DE")
 EDITS: tuple[Any, ...] = (
     orders.RemoveOrderLine("o-1", "", "mug"),
     orders.AddOrderLine("o-1", "", POT, scopes=OWN_PRICES),
+    orders.AddOrderLine("o-1", "", DEAR_POT, scopes=OWN_PRICES),
+    orders.ChangeShippingAddress("o-1", "", ELSEWHERE),
 )
 REVIEWS: tuple[Any, ...] = (orders.HoldOrder("o-1", "let me see"), orders.ApproveOrder("o-1"))
 ENDS: tuple[Any, ...] = (orders.CancelOrder("o-1", "changed my mind"), orders.RejectOrder("o-1", "no"))
@@ -51,6 +57,16 @@ FORWARD: tuple[Any, ...] = (
     orders.DeliverOrder("o-1"),
     orders.ReturnOrder("o-1", "does not fit"),
 )
+HASTY: tuple[tuple[Any, ...], ...] = (
+    (),
+    (),
+    FORWARD[:1],
+    FORWARD[:2],
+    FORWARD,
+    (*REVIEWS, EDITS[2]),
+    (*REVIEWS, EDITS[2], *FORWARD[:2]),
+)
+"""What people send before the saga looks."""
 
 
 class Machine(RuleBasedStateMachine):
@@ -59,13 +75,15 @@ class Machine(RuleBasedStateMachine):
     @initialize(
         money=st.sampled_from([30, 40, 1000]),
         price=st.sampled_from([0, 10, 10, 200]),
+        hasty=st.sampled_from(HASTY),
         steps=st.integers(0, 8),
-        ending=st.sampled_from(["retry", "abort", "cancel"]),
+        ending=st.sampled_from(["retry", "abort", "cancel", "approve"]),
     )
-    def begin(self, money: int, price: int, steps: int, ending: str) -> None:
+    def begin(self, money: int, price: int, hasty: tuple[Any, ...], steps: int, ending: str) -> None:
         self.ending = ending
         self.simulation = Simulation(money=money, price=price)
         self.simulation.place_order()
+        self.simulation.execute(*hasty)
         self.proceed(steps)
 
     @rule(stream=st.sampled_from(["", ORDER, ACTIVITY]))
@@ -136,6 +154,8 @@ class Machine(RuleBasedStateMachine):
             simulation.settle()
             assert simulation.known_status == simulation.order_status
             if simulation.instance.status.blocked_reason:
+                if simulation.saga_status == "BLOCKED":
+                    assert self.acquired == (0, 0, 0)
                 assert not (simulation.order_status == "CONFIRMED" and simulation.instance.state.is_claimed)
                 self.end_blocked()
                 simulation.settle()
@@ -144,15 +164,25 @@ class Machine(RuleBasedStateMachine):
         self.check(simulation)
         assert find_wrong_timeouts(simulation.world.history) == []
 
+    @property
+    def acquired(self) -> tuple[int, int, int]:
+        """Pieces of tea that are reserved or gone, and money that is held."""
+        (on_hand, reserved), (_, held) = self.simulation.stock(), self.simulation.money()
+        return self.simulation.supplied[0] - on_hand, reserved, held
+
     def end_blocked(self) -> None:
         """Do what the documentation tells an operator to do about a blocked saga."""
         if self.ending == "abort":
             self.abort()
-        if self.ending == "cancel" and self.simulation.order_status == "CONFIRMED":
+            self.simulation.settle()
+        if self.ending in ("abort", "cancel") and self.simulation.order_status == "CONFIRMED":
             self.simulation.execute(orders.CancelOrder("o-1", "cannot be fulfilled"))
             self.simulation.settle()
         else:
             self.simulation.supply()
+        if self.simulation.saga_status == "BLOCKED":
+            self.simulation.execute(orders.ApproveOrder("o-1"))
+            self.simulation.settle()
         self.simulation.retry(FULFILMENT.name, "o-1")
 
     def check(self, simulation: Simulation) -> None:
@@ -163,6 +193,8 @@ class Machine(RuleBasedStateMachine):
         cost = sum(line.quantity * line.unit_price.units for line in lines)
         all_tea, all_money = simulation.supplied
         match simulation.order_status:
+            case _ if simulation.saga_status == "ABORTED":
+                assert (tea, reserved, balance, held) == (all_tea, 0, all_money, 0)
             case "CANCELLED" | "REJECTED" | "RETURNED":
                 assert (tea, reserved, balance, held) == (all_tea, 0, all_money, 0)
             case "CONFIRMED":

@@ -123,21 +123,34 @@ def test_an_open_instance_of_an_earlier_release_is_recorded() -> None:
     simulation = placed()
     simulation.settle()
     state = simulation.instance.state
-    earlier = replace(state, record_number=0, recorded="")
+    earlier = replace(state, record_number=0, recorded="", record_format=0)
     assert (FULFILMENT.needs_input(state), FULFILMENT.needs_input(earlier)) == (False, True)
     reaction = FULFILMENT.react(earlier, RowTakenOver(simulation.world.now))
     (send,) = reaction.send
     request: Any = send.request
     assert (send.step, request.state) == (f"record-{request.number}", Fulfilment.STATE_CONFIRMED)
-    assert replace(reaction.state, record_number=0, recorded="") == earlier
+    assert replace(reaction.state, record_number=0, recorded="", record_format=0) == earlier
     assert not FULFILMENT.needs_input(reaction.state)
     assert not FULFILMENT.needs_input(FULFILMENT.initial)
+
+
+def test_an_open_instance_that_was_recorded_without_its_customer_is_recorded_again() -> None:
+    simulation = placed()
+    simulation.settle()
+    earlier = replace(simulation.instance.state, record_format=0)
+    assert FULFILMENT.needs_input(earlier)
+    reaction = FULFILMENT.react(earlier, RowTakenOver(simulation.world.now))
+    (send,) = reaction.send
+    request: Any = send.request
+    assert (request.customer_id, request.number > earlier.record_number) == ("ada", True)
+    assert not FULFILMENT.needs_input(reaction.state)
 
 
 def test_an_earlier_release_that_drops_the_last_record_ends_none_of_the_later_ones() -> None:
     simulation = placed()
     simulation.settle()
-    simulation.instance.state = replace(simulation.instance.state, record_number=0, recorded="")
+    state = simulation.instance.state
+    simulation.instance.state = replace(state, record_number=0, recorded="", record_format=0)
     simulation.world.now += timedelta(seconds=1)
     simulation.execute(SHIP)
     simulation.settle()

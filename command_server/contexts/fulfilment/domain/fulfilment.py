@@ -29,6 +29,8 @@ class State(Enum):
     RETURNED = 8
     REJECTED = 9
     CANCELLED = 10
+    BLOCKED = 11
+    ABORTED = 12
 
 
 RecordedState = Annotated[State, FieldRule(lambda state: state is not State.UNSPECIFIED, "must be set")]
@@ -50,6 +52,8 @@ class RecordFulfilment:
     reservation_id: OptionalId
     hold_id: OptionalId
     max_seconds: Annotated[int, between(0, 10**9)]
+    customer_id: OptionalId = ""
+    """Empty in records of earlier releases."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,7 @@ class FulfilmentRecorded:
     hold_id: str
     max_seconds: int
     recorded_at: datetime
+    customer_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

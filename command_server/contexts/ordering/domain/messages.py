@@ -141,7 +141,7 @@ class HoldOrder:
 
 @dataclass(frozen=True, slots=True)
 class ApproveOrder:
-    """Approve a held order."""
+    """Approve a held order, or one that was confirmed without an approval."""
 
     order_id: Id
 
@@ -275,7 +275,7 @@ class OrderHeld:
 
 @dataclass(frozen=True, slots=True)
 class OrderApproved:
-    """The held order was approved and is placed again."""
+    """The order was approved as it is. One that was held is placed again."""
 
     order_id: str
     approved_at: datetime

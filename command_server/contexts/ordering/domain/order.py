@@ -70,6 +70,8 @@ class Order:
     status: Status = Status.NONE
     customer_id: str = ""
     contents: Contents = contents.EMPTY
+    approved: bool = False
+    """Whether a person has approved it as it is."""
 
 
 # Decide
@@ -95,6 +97,8 @@ def decide(command: Command, order: Order, now: datetime) -> Sequence[Event]:
             return [OrderHeld(command.order_id, command.reason, held_at=now)]
         case ApproveOrder(), Status.HELD:
             return [OrderApproved(command.order_id, approved_at=now)]
+        case ApproveOrder(), Status.CONFIRMED | Status.SHIPPED | Status.DELIVERED | Status.RETURNED:
+            return [] if order.approved else [OrderApproved(command.order_id, approved_at=now)]
         case RejectOrder(), Status.PLACED | Status.HELD:
             return [OrderRejected(command.order_id, command.reason, rejected_at=now)]
         case ConfirmOrder(), Status.PLACED:
@@ -215,16 +219,17 @@ def evolve(order: Order, event: Event) -> Order:
                 Status.PLACED, event.customer_id, Contents(tuple(map(Group.from_event, event.groups)))
             )
         case OrderLineAdded():
-            return replace(order, contents=before.with_line(event.shipping_group_id, event.line))
+            return edited(order, before.with_line(event.shipping_group_id, event.line))
         case OrderLineRemoved():
-            return replace(order, contents=before.without_line(event.shipping_group_id, event.sku))
+            return edited(order, before.without_line(event.shipping_group_id, event.sku))
         case ShippingAddressChanged():
             address = event.personal.shipping_address
-            return replace(order, contents=before.with_address(event.shipping_group_id, address))
+            return edited(order, before.with_address(event.shipping_group_id, address))
         case OrderHeld():
             return replace(order, status=Status.HELD)
         case OrderApproved():
-            return replace(order, status=Status.PLACED)
+            status = Status.PLACED if order.status is Status.HELD else order.status
+            return replace(order, status=status, approved=True)
         case OrderRejected():
             return replace(order, status=Status.REJECTED)
         case OrderConfirmed():
@@ -237,6 +242,11 @@ def evolve(order: Order, event: Event) -> Order:
             return replace(order, status=Status.RETURNED)
         case OrderCancelled():
             return replace(order, status=Status.CANCELLED)
+
+
+def edited(order: Order, contents: Contents) -> Order:
+    """Return the order with other contents, which nobody has approved."""
+    return replace(order, contents=contents, approved=False)
 
 
 ORDER = Aggregate("ordering.order", Order(), evolve, members(Event))

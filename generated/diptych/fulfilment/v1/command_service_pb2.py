@@ -27,7 +27,7 @@ from diptych.consistency.v1 import consistency_pb2 as diptych_dot_consistency_do
 from diptych.fulfilment.v1 import types_pb2 as diptych_dot_fulfilment_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+diptych/fulfilment/v1/command_service.proto\x12\x15\x64iptych.fulfilment.v1\x1a\x1e\x64iptych/access/v1/access.proto\x1a(diptych/consistency/v1/consistency.proto\x1a!diptych/fulfilment/v1/types.proto\"\xf7\x04\n\x17RecordFulfilmentRequest\x12\'\n\nrequest_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\trequestId\x12\x37\n\x08order_id\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x07orderId\x12)\n\x06number\x18\x03 \x01(\x03\x42\x11\xbaH\x0e\"\x0c\x18\x80\x80\x90\xbb\xba\xd6\xad\xf0\r(\x01R\x06number\x12,\n\rorder_version\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01R\x0corderVersion\x12I\n\x05state\x18\x05 \x01(\x0e\x32\'.diptych.fulfilment.v1.Fulfilment.StateB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x05state\x12)\n\x0bwaiting_for\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03R\nwaitingFor\x12&\n\trejection\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03R\trejection\x12&\n\tsuspicion\x18\x08 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03R\tsuspicion\x12/\n\x0e\x62locked_reason\x18\t \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03R\rblockedReason\x12\x43\n\x0ereservation_id\x18\n \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\rreservationId\x12\x35\n\x07hold_id\x18\x0b \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\x06holdId\x12.\n\x0bmax_seconds\x18\x0c \x01(\x03\x42\r\xbaH\n\"\x08\x18\x80\x94\xeb\xdc\x03(\x00R\nmaxSeconds\"U\n\x18RecordFulfilmentResponse\x12\x39\n\x07receipt\x18\x01 \x01(\x0b\x32\x1f.diptych.consistency.v1.ReceiptR\x07receipt2\xa1\x01\n\x0e\x43ommandService\x12\x8e\x01\n\x10RecordFulfilment\x12..diptych.fulfilment.v1.RecordFulfilmentRequest\x1a/.diptych.fulfilment.v1.RecordFulfilmentResponse\"\x19\x8a\xe7\x18\x15\n\x11\x66ulfilment.record\x18\x01\x42L\n\x15\x64iptych.fulfilment.v1P\x01Z1diptych.internal/stubs/fulfilment/v1;fulfilmentv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+diptych/fulfilment/v1/command_service.proto\x12\x15\x64iptych.fulfilment.v1\x1a\x1e\x64iptych/access/v1/access.proto\x1a(diptych/consistency/v1/consistency.proto\x1a!diptych/fulfilment/v1/types.proto\"\xb6\x05\n\x17RecordFulfilmentRequest\x12\'\n\nrequest_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\trequestId\x12\x37\n\x08order_id\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x07orderId\x12)\n\x06number\x18\x03 \x01(\x03\x42\x11\xbaH\x0e\"\x0c\x18\x80\x80\x90\xbb\xba\xd6\xad\xf0\r(\x01R\x06number\x12,\n\rorder_version\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01R\x0corderVersion\x12I\n\x05state\x18\x05 \x01(\x0e\x32\'.diptych.fulfilment.v1.Fulfilment.StateB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x05state\x12)\n\x0bwaiting_for\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03R\nwaitingFor\x12&\n\trejection\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03R\trejection\x12&\n\tsuspicion\x18\x08 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03R\tsuspicion\x12/\n\x0e\x62locked_reason\x18\t \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03R\rblockedReason\x12\x43\n\x0ereservation_id\x18\n \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\rreservationId\x12\x35\n\x07hold_id\x18\x0b \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\x06holdId\x12.\n\x0bmax_seconds\x18\x0c \x01(\x03\x42\r\xbaH\n\"\x08\x18\x80\x94\xeb\xdc\x03(\x00R\nmaxSeconds\x12=\n\x0b\x63ustomer_id\x18\r \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\ncustomerId\"U\n\x18RecordFulfilmentResponse\x12\x39\n\x07receipt\x18\x01 \x01(\x0b\x32\x1f.diptych.consistency.v1.ReceiptR\x07receipt2\xa1\x01\n\x0e\x43ommandService\x12\x8e\x01\n\x10RecordFulfilment\x12..diptych.fulfilment.v1.RecordFulfilmentRequest\x1a/.diptych.fulfilment.v1.RecordFulfilmentResponse\"\x19\x8a\xe7\x18\x15\n\x11\x66ulfilment.record\x18\x01\x42L\n\x15\x64iptych.fulfilment.v1P\x01Z1diptych.internal/stubs/fulfilment/v1;fulfilmentv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -59,12 +59,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECORDFULFILMENTREQUEST'].fields_by_name['hold_id']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{0,64}$'
   _globals['_RECORDFULFILMENTREQUEST'].fields_by_name['max_seconds']._loaded_options = None
   _globals['_RECORDFULFILMENTREQUEST'].fields_by_name['max_seconds']._serialized_options = b'\272H\n\"\010\030\200\224\353\334\003(\000'
+  _globals['_RECORDFULFILMENTREQUEST'].fields_by_name['customer_id']._loaded_options = None
+  _globals['_RECORDFULFILMENTREQUEST'].fields_by_name['customer_id']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{0,64}$'
   _globals['_COMMANDSERVICE'].methods_by_name['RecordFulfilment']._loaded_options = None
   _globals['_COMMANDSERVICE'].methods_by_name['RecordFulfilment']._serialized_options = b'\212\347\030\025\n\021fulfilment.record\030\001'
   _globals['_RECORDFULFILMENTREQUEST']._serialized_start=180
-  _globals['_RECORDFULFILMENTREQUEST']._serialized_end=811
-  _globals['_RECORDFULFILMENTRESPONSE']._serialized_start=813
-  _globals['_RECORDFULFILMENTRESPONSE']._serialized_end=898
-  _globals['_COMMANDSERVICE']._serialized_start=901
-  _globals['_COMMANDSERVICE']._serialized_end=1062
+  _globals['_RECORDFULFILMENTREQUEST']._serialized_end=874
+  _globals['_RECORDFULFILMENTRESPONSE']._serialized_start=876
+  _globals['_RECORDFULFILMENTRESPONSE']._serialized_end=961
+  _globals['_COMMANDSERVICE']._serialized_start=964
+  _globals['_COMMANDSERVICE']._serialized_end=1125
 # @@protoc_insertion_point(module_scope)

@@ -36,6 +36,7 @@ class RecordFulfilmentRequest(_message.Message):
     RESERVATION_ID_FIELD_NUMBER: _builtins.int
     HOLD_ID_FIELD_NUMBER: _builtins.int
     MAX_SECONDS_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     order_id: _builtins.str
@@ -62,6 +63,8 @@ class RecordFulfilmentRequest(_message.Message):
     """The hold on the order's money; empty before the order is confirmed."""
     max_seconds: _builtins.int
     """The seconds after which it should have left this state; 0 for no limit."""
+    customer_id: _builtins.str
+    """The customer of the order."""
     def __init__(
         self,
         *,
@@ -77,10 +80,11 @@ class RecordFulfilmentRequest(_message.Message):
         reservation_id: _builtins.str = ...,
         hold_id: _builtins.str = ...,
         max_seconds: _builtins.int = ...,
+        customer_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_reason", b"blocked_reason", "hold_id", b"hold_id", "max_seconds", b"max_seconds", "number", b"number", "order_id", b"order_id", "order_version", b"order_version", "rejection", b"rejection", "request_id", b"request_id", "reservation_id", b"reservation_id", "state", b"state", "suspicion", b"suspicion", "waiting_for", b"waiting_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_reason", b"blocked_reason", "customer_id", b"customer_id", "hold_id", b"hold_id", "max_seconds", b"max_seconds", "number", b"number", "order_id", b"order_id", "order_version", b"order_version", "rejection", b"rejection", "request_id", b"request_id", "reservation_id", b"reservation_id", "state", b"state", "suspicion", b"suspicion", "waiting_for", b"waiting_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

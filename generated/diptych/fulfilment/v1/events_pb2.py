@@ -26,7 +26,7 @@ from diptych.fulfilment.v1 import types_pb2 as diptych_dot_fulfilment_dot_v1_dot
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"diptych/fulfilment/v1/events.proto\x12\x15\x64iptych.fulfilment.v1\x1a!diptych/fulfilment/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcd\x03\n\x12\x46ulfilmentRecorded\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x16\n\x06number\x18\x02 \x01(\x03R\x06number\x12#\n\rorder_version\x18\x03 \x01(\x03R\x0corderVersion\x12=\n\x05state\x18\x04 \x01(\x0e\x32\'.diptych.fulfilment.v1.Fulfilment.StateR\x05state\x12\x1f\n\x0bwaiting_for\x18\x05 \x01(\tR\nwaitingFor\x12\x1c\n\trejection\x18\x06 \x01(\tR\trejection\x12\x1c\n\tsuspicion\x18\x07 \x01(\tR\tsuspicion\x12%\n\x0e\x62locked_reason\x18\x08 \x01(\tR\rblockedReason\x12%\n\x0ereservation_id\x18\t \x01(\tR\rreservationId\x12\x17\n\x07hold_id\x18\n \x01(\tR\x06holdId\x12\x1f\n\x0bmax_seconds\x18\x0b \x01(\x03R\nmaxSeconds\x12;\n\x0brecorded_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nrecordedAtBL\n\x15\x64iptych.fulfilment.v1P\x01Z1diptych.internal/stubs/fulfilment/v1;fulfilmentv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"diptych/fulfilment/v1/events.proto\x12\x15\x64iptych.fulfilment.v1\x1a!diptych/fulfilment/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xee\x03\n\x12\x46ulfilmentRecorded\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x16\n\x06number\x18\x02 \x01(\x03R\x06number\x12#\n\rorder_version\x18\x03 \x01(\x03R\x0corderVersion\x12=\n\x05state\x18\x04 \x01(\x0e\x32\'.diptych.fulfilment.v1.Fulfilment.StateR\x05state\x12\x1f\n\x0bwaiting_for\x18\x05 \x01(\tR\nwaitingFor\x12\x1c\n\trejection\x18\x06 \x01(\tR\trejection\x12\x1c\n\tsuspicion\x18\x07 \x01(\tR\tsuspicion\x12%\n\x0e\x62locked_reason\x18\x08 \x01(\tR\rblockedReason\x12%\n\x0ereservation_id\x18\t \x01(\tR\rreservationId\x12\x17\n\x07hold_id\x18\n \x01(\tR\x06holdId\x12\x1f\n\x0bmax_seconds\x18\x0b \x01(\x03R\nmaxSeconds\x12;\n\x0brecorded_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nrecordedAt\x12\x1f\n\x0b\x63ustomer_id\x18\r \x01(\tR\ncustomerIdBL\n\x15\x64iptych.fulfilment.v1P\x01Z1diptych.internal/stubs/fulfilment/v1;fulfilmentv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,5 +35,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\025diptych.fulfilment.v1P\001Z1diptych.internal/stubs/fulfilment/v1;fulfilmentv1'
   _globals['_FULFILMENTRECORDED']._serialized_start=130
-  _globals['_FULFILMENTRECORDED']._serialized_end=591
+  _globals['_FULFILMENTRECORDED']._serialized_end=624
 # @@protoc_insertion_point(module_scope)

@@ -36,6 +36,7 @@ class FulfilmentRecorded(_message.Message):
     HOLD_ID_FIELD_NUMBER: _builtins.int
     MAX_SECONDS_FIELD_NUMBER: _builtins.int
     RECORDED_AT_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order's id."""
     number: _builtins.int
@@ -60,6 +61,8 @@ class FulfilmentRecorded(_message.Message):
     """The hold on the order's money; empty before the order is confirmed."""
     max_seconds: _builtins.int
     """The seconds after which it should have left this state; 0 for no limit."""
+    customer_id: _builtins.str
+    """The customer of the order; empty in records of earlier releases."""
     @_builtins.property
     def recorded_at(self) -> _timestamp_pb2.Timestamp:
         """The time of the record."""
@@ -79,10 +82,11 @@ class FulfilmentRecorded(_message.Message):
         hold_id: _builtins.str = ...,
         max_seconds: _builtins.int = ...,
         recorded_at: _timestamp_pb2.Timestamp | None = ...,
+        customer_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["recorded_at", b"recorded_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_reason", b"blocked_reason", "hold_id", b"hold_id", "max_seconds", b"max_seconds", "number", b"number", "order_id", b"order_id", "order_version", b"order_version", "recorded_at", b"recorded_at", "rejection", b"rejection", "reservation_id", b"reservation_id", "state", b"state", "suspicion", b"suspicion", "waiting_for", b"waiting_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_reason", b"blocked_reason", "customer_id", b"customer_id", "hold_id", b"hold_id", "max_seconds", b"max_seconds", "number", b"number", "order_id", b"order_id", "order_version", b"order_version", "recorded_at", b"recorded_at", "rejection", b"rejection", "reservation_id", b"reservation_id", "state", b"state", "suspicion", b"suspicion", "waiting_for", b"waiting_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -61,6 +61,12 @@ class Fulfilment(_message.Message):
         """The order was rejected, and all completed steps were undone. Final."""
         STATE_CANCELLED: Fulfilment._State.ValueType  # 10
         """The order was cancelled, and all completed steps were undone. Final."""
+        STATE_BLOCKED: Fulfilment._State.ValueType  # 11
+        """The order was confirmed, shipped or returned although it is suspicious and nobody has approved it. Nothing is
+        acquired for it until a person approves it or ends it.
+        """
+        STATE_ABORTED: Fulfilment._State.ValueType  # 12
+        """The order was shipped or returned, and an operator ended its fulfilment: nothing was acquired for it. Final."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """States of a fulfilment."""
@@ -87,6 +93,12 @@ class Fulfilment(_message.Message):
     """The order was rejected, and all completed steps were undone. Final."""
     STATE_CANCELLED: Fulfilment.State.ValueType  # 10
     """The order was cancelled, and all completed steps were undone. Final."""
+    STATE_BLOCKED: Fulfilment.State.ValueType  # 11
+    """The order was confirmed, shipped or returned although it is suspicious and nobody has approved it. Nothing is
+    acquired for it until a person approves it or ends it.
+    """
+    STATE_ABORTED: Fulfilment.State.ValueType  # 12
+    """The order was shipped or returned, and an operator ended its fulfilment: nothing was acquired for it. Final."""
 
     ORDER_ID_FIELD_NUMBER: _builtins.int
     ORDER_VERSION_FIELD_NUMBER: _builtins.int
@@ -104,6 +116,7 @@ class Fulfilment(_message.Message):
     OMITTED_STEP_COUNT_FIELD_NUMBER: _builtins.int
     UNREADABLE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order's id."""
     order_version: _builtins.int
@@ -148,6 +161,8 @@ class Fulfilment(_message.Message):
 
     version: _builtins.int
     """The fulfilment's version: the number of its events."""
+    customer_id: _builtins.str
+    """The customer of the order; empty if an earlier release has recorded the fulfilment to its end."""
     @_builtins.property
     def state_start_time(self) -> _timestamp_pb2.Timestamp:
         """The time at which the fulfilment entered this state."""
@@ -184,10 +199,11 @@ class Fulfilment(_message.Message):
         omitted_step_count: _builtins.int = ...,
         unreadable: _builtins.bool = ...,
         version: _builtins.int = ...,
+        customer_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "due_time", b"due_time", "state_start_time", b"state_start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "blocked_reason", b"blocked_reason", "due_time", b"due_time", "hold_id", b"hold_id", "omitted_step_count", b"omitted_step_count", "order_id", b"order_id", "order_version", b"order_version", "rejection", b"rejection", "reservation_id", b"reservation_id", "state", b"state", "state_start_time", b"state_start_time", "steps", b"steps", "suspicion", b"suspicion", "unreadable", b"unreadable", "version", b"version", "waiting_for", b"waiting_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "blocked_reason", b"blocked_reason", "customer_id", b"customer_id", "due_time", b"due_time", "hold_id", b"hold_id", "omitted_step_count", b"omitted_step_count", "order_id", b"order_id", "order_version", b"order_version", "rejection", b"rejection", "reservation_id", b"reservation_id", "state", b"state", "state_start_time", b"state_start_time", "steps", b"steps", "suspicion", b"suspicion", "unreadable", b"unreadable", "version", b"version", "waiting_for", b"waiting_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

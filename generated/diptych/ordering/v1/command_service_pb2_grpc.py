@@ -168,7 +168,8 @@ class CommandServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ApproveOrder(self, request, context):
-        """Approves a held order, which returns to the placed state.
+        """Approves an order as it is. One that is held returns to the placed state. One that was confirmed, shipped or
+        returned although it was suspicious stays in its state, and its fulfilment goes on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -64,7 +64,9 @@ class CommandServiceStub:
     HoldOrder: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.HoldOrderRequest, _command_service_pb2.HoldOrderResponse]
     """Holds a placed order for review. It does not change until it is approved, rejected or cancelled."""
     ApproveOrder: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.ApproveOrderRequest, _command_service_pb2.ApproveOrderResponse]
-    """Approves a held order, which returns to the placed state."""
+    """Approves an order as it is. One that is held returns to the placed state. One that was confirmed, shipped or
+    returned although it was suspicious stays in its state, and its fulfilment goes on.
+    """
     RejectOrder: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.RejectOrderRequest, _command_service_pb2.RejectOrderResponse]
     """Rejects a held or placed order: the seller will not deliver it."""
     AssessOrder: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.AssessOrderRequest, _command_service_pb2.AssessOrderResponse]
@@ -121,7 +123,9 @@ class CommandServiceAsyncStub(CommandServiceStub):
     HoldOrder: _aio.UnaryUnaryMultiCallable[_command_service_pb2.HoldOrderRequest, _command_service_pb2.HoldOrderResponse]  # type: ignore[assignment]
     """Holds a placed order for review. It does not change until it is approved, rejected or cancelled."""
     ApproveOrder: _aio.UnaryUnaryMultiCallable[_command_service_pb2.ApproveOrderRequest, _command_service_pb2.ApproveOrderResponse]  # type: ignore[assignment]
-    """Approves a held order, which returns to the placed state."""
+    """Approves an order as it is. One that is held returns to the placed state. One that was confirmed, shipped or
+    returned although it was suspicious stays in its state, and its fulfilment goes on.
+    """
     RejectOrder: _aio.UnaryUnaryMultiCallable[_command_service_pb2.RejectOrderRequest, _command_service_pb2.RejectOrderResponse]  # type: ignore[assignment]
     """Rejects a held or placed order: the seller will not deliver it."""
     AssessOrder: _aio.UnaryUnaryMultiCallable[_command_service_pb2.AssessOrderRequest, _command_service_pb2.AssessOrderResponse]  # type: ignore[assignment]
@@ -211,7 +215,9 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.ApproveOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.ApproveOrderResponse, _abc.Awaitable[_command_service_pb2.ApproveOrderResponse]]:
-        """Approves a held order, which returns to the placed state."""
+        """Approves an order as it is. One that is held returns to the placed state. One that was confirmed, shipped or
+        returned although it was suspicious stays in its state, and its fulfilment goes on.
+        """
 
     @_abc_1.abstractmethod
     def RejectOrder(

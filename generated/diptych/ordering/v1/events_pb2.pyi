@@ -331,7 +331,7 @@ Global___OrderHeld: _TypeAlias = OrderHeld  # noqa: Y015
 
 @_typing.final
 class OrderApproved(_message.Message):
-    """A held order was approved and is in the placed state again."""
+    """An order was approved as it is. One that was held is in the placed state again; a later state stays."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
