@@ -1,4 +1,4 @@
-"""Queries of banking: accounts, holds and transfers by id, statements, and the daily report."""
+"""Queries of banking: accounts, holds, transfers and withdrawals by id, statements, and the daily report."""
 
 from collections import Counter
 from datetime import UTC, datetime
@@ -12,6 +12,7 @@ from diptych.banking.v1.types_pb2 import (
     Statement,
     Transaction,
     Transfer,
+    Withdrawal,
 )
 
 from contracts.money import counter_to_nanos, from_nanos, to_nanos
@@ -25,10 +26,11 @@ from query_server.timestamps import NANOS_PER_SECOND, read_period
 from query_server.wire_format import encode_view
 
 ACCOUNTS, HOLDS, TRANSFERS = View.of(Account), View.of(Hold), View.of(Transfer)
-LEDGERS = View.of(AccountLedger)
+LEDGERS, WITHDRAWALS = View.of(AccountLedger), View.of(Withdrawal)
 ACCOUNT_NOT_FOUND = NotFound("banking", "ACCOUNT_NOT_FOUND", ("account_id",))
 HOLD_NOT_FOUND = NotFound("banking", "HOLD_NOT_FOUND", ("hold_id",))
 TRANSFER_NOT_FOUND = NotFound("banking", "TRANSFER_NOT_FOUND", ("transfer_id",))
+WITHDRAWAL_NOT_FOUND = NotFound("banking", "WITHDRAWAL_NOT_FOUND", ("withdrawal_id",))
 
 
 async def get_account(accounts: FreshReader, request: protocol.GetAccountRequest) -> bytes:
@@ -41,6 +43,10 @@ async def get_hold(holds: FreshReader, request: protocol.GetHoldRequest) -> byte
 
 async def get_transfer(transfers: FreshReader, request: protocol.GetTransferRequest) -> bytes:
     return encode_view(await transfers.get(request.transfer_id, TRANSFER_NOT_FOUND))
+
+
+async def get_withdrawal(withdrawals: FreshReader, request: protocol.GetWithdrawalRequest) -> bytes:
+    return encode_view(await withdrawals.get(request.withdrawal_id, WITHDRAWAL_NOT_FOUND))
 
 
 async def list_transactions(ledgers: FreshReader, request: protocol.ListTransactionsRequest) -> bytes:
@@ -129,6 +135,7 @@ CONTEXT = QueryContext(
         "GetAccount": Query(ACCOUNTS, get_account),
         "GetHold": Query(HOLDS, get_hold),
         "GetTransfer": Query(TRANSFERS, get_transfer),
+        "GetWithdrawal": Query(WITHDRAWALS, get_withdrawal),
         "ListTransactions": Query(LEDGERS, list_transactions),
         "GetStatement": Query(LEDGERS, get_statement),
         "GetDailyReport": Query(LEDGERS, get_daily_report),

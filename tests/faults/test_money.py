@@ -207,8 +207,8 @@ async def assert_one_effect_each(stack: Stack, answers: Answers) -> None:
 EVENTS = {
     "OpenAccount": {1},
     "Deposit": {1},
-    "Withdraw": {1},
-    "Transfer": {3},
+    "Withdraw": {2},
+    "Transfer": {4},
     "PlaceHold": {2},
     "FirmHold": {0, 1},
     "CaptureHold": {0, 2},

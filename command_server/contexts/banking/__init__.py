@@ -1,14 +1,23 @@
-"""Banking: accounts, holds on their money, transfers between them, and refunds."""
+"""Banking: accounts, holds on their money, transfers between them, withdrawals and refunds."""
 
 from diptych.banking.v1 import command_service_pb2
 
-from command_server.contexts.banking.domain import account_commands, hold, refund, transfer
+from command_server.contexts.banking.domain import account_commands, hold, refund, transfer, withdrawal
 from command_server.kernel.context import Context
+from command_server.kernel.unique_values import UniqueValues
 from contracts.events.banking import EVENTS
 
 CONTEXT = Context(
     "banking",
     commands=(command_service_pb2,),
     events=EVENTS,
-    deciders=(account_commands.DECIDER, hold.DECIDER, transfer.DECIDER, refund.DECIDER),
+    deciders=(
+        account_commands.DECIDER,
+        withdrawal.WITHDRAW_DECIDER,
+        withdrawal.DECIDER,
+        hold.DECIDER,
+        transfer.DECIDER,
+        refund.DECIDER,
+    ),
+    unique_values=UniqueValues("banking", str),
 )

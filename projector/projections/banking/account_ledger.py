@@ -20,7 +20,7 @@ VIEW = View.of(views.AccountLedger)
 Kind = views.Transaction.Kind
 MOVEMENTS: dict[type[Movement], tuple[Kind.ValueType, str, str, str]] = {
     events.MoneyDeposited: (views.Transaction.KIND_DEPOSITED, "reference", "", ""),
-    events.MoneyWithdrawn: (views.Transaction.KIND_WITHDRAWN, "reference", "", ""),
+    events.MoneyWithdrawn: (views.Transaction.KIND_WITHDRAWN, "reference", "", "withdrawal_id"),
     events.TransferSent: (views.Transaction.KIND_SENT, "reference", "to_account_id", "transfer_id"),
     events.TransferReceived: (views.Transaction.KIND_RECEIVED, "reference", "from_account_id", "transfer_id"),
     events.MoneyHeld: (views.Transaction.KIND_HELD, "", "", "hold_id"),
@@ -86,6 +86,7 @@ LEDGERS = Projection[views.AccountLedger](
 @LEDGERS.on(events.AccountOpened)
 def opened(ledger: views.AccountLedger, event: events.AccountOpened) -> None:
     ledger.account_id = event.account_id
+    ledger.owner_id = event.owner_id
     zero = Money(currency_code=event.currency_code)
     ledger.last.CopyFrom(
         views.Transaction(

@@ -25,6 +25,7 @@ def _create(transfer: views.Transfer, event: events.TransferMade | events.Transf
     transfer.to_account_id = event.to_account_id
     transfer.amount.CopyFrom(event.amount)
     transfer.reference = event.reference
+    transfer.owner_id = event.owner_id
 
 
 @TRANSFERS.on(events.TransferMade)

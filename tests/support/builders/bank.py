@@ -1,6 +1,9 @@
 """Accounts and commands for tests of banking's rules. Amounts are in whole euros."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Any
 
 from command_server.contexts.banking import CONTEXT
 from command_server.contexts.banking.domain.account import ACCOUNT, Account
@@ -12,6 +15,7 @@ from command_server.contexts.banking.domain.messages import (
     Transfer,
     Withdraw,
 )
+from command_server.kernel.decider import UniqueValue
 from command_server.kernel.money import Money
 from diptych_testing.scenario import NOW
 from diptych_testing.world import World
@@ -37,12 +41,28 @@ def deposit(account_id: str, units: int) -> Deposit:
     return Deposit(account_id, eur(units), "pay")
 
 
-def withdraw(account_id: str, units: int) -> Withdraw:
-    return Withdraw(account_id, eur(units), "cash")
+def withdraw(account_id: str, units: int, caller: str = "ada", on_behalf_of: str = "") -> Withdraw:
+    return identify(Withdraw(account_id, eur(units), "cash"), caller, on_behalf_of)
 
 
-def transfer(id_: str, units: int, sender: str = "a", recipient: str = "b") -> Transfer:
-    return Transfer(id_, sender, recipient, eur(units), "rent")
+def transfer(
+    id_: str,
+    units: int,
+    sender: str = "a",
+    recipient: str = "b",
+    caller: str = "ada",
+    on_behalf_of: str = "",
+) -> Transfer:
+    return identify(Transfer(id_, sender, recipient, eur(units), "rent"), caller, on_behalf_of)
+
+
+def identify(command: Any, caller: str, on_behalf_of: str = "") -> Any:
+    """Return a command with what the server adds about its caller and the values of which there may be one."""
+    command = replace(command, caller=caller, persons=frozenset(filter(None, (caller, on_behalf_of))))
+    if not hasattr(command, "unique_values"):
+        return command
+    values = {text: UniqueValue(text, (sha256(text.encode()).hexdigest(),)) for text in command.claimed_texts}
+    return replace(command, unique_values=values)
 
 
 def hold(id_: str, units: int, account_id: str = "a", deadline: datetime = DEADLINE) -> PlaceHold:

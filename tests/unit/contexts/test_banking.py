@@ -92,7 +92,8 @@ def test_the_daily_limit_counts_withdrawals_and_sent_transfers() -> None:
 
 def test_a_transfer_changes_both_accounts_at_once() -> None:
     world = make_bank(a=10, b=1)
-    assert names_of(world.execute(transfer("t-1", 4))) == ["TransferMade", "TransferSent", "TransferReceived"]
+    events = names_of(world.execute(transfer("t-1", 4)))
+    assert events == ["TransferMade", "TransferSent", "TransferReceived", "PaymentCounted"]
     assert (get_levels(world, "a"), get_levels(world, "b")) == ((6, 0), (5, 0))
     world.assert_unchanged(transfer("t-1", 4))
     world.assert_rejected(transfer("t-1", 5), "TRANSFER_EXISTS", transfer_id="t-1")
@@ -100,7 +101,7 @@ def test_a_transfer_changes_both_accounts_at_once() -> None:
     world.assert_rejected(transfer("t-2", 1, "a", "a"), "TRANSFER_ACCOUNT_SAME", account_id="a")
 
 
-def test_a_large_transfer_needs_the_approval_of_a_second_caller() -> None:
+def test_a_large_transfer_needs_the_approval_of_a_second_person() -> None:
     world = make_bank(a=30_000, b=0)
     world.assert_rejected(transfer("t-1", 10_001), "TRANSFER_NEEDS_APPROVAL", above="10000")
     world.execute(REQUEST)
@@ -115,8 +116,8 @@ def test_a_large_transfer_needs_the_approval_of_a_second_caller() -> None:
 
 
 def test_funds_are_checked_when_a_requested_transfer_is_approved() -> None:
-    world = make_bank(a=30_000, b=0)
-    world.execute(REQUEST, withdraw("a", 15_000))
+    world = make_bank(a=25_000, b=0)
+    world.execute(REQUEST, withdraw("a", 10_000))
     world.assert_rejected(ApproveTransfer("t-1", "bob"), "FUNDS_INSUFFICIENT")
     world.execute(DeclineTransfer("t-1", "too much", "bob"))
     world.assert_unchanged(DeclineTransfer("t-1", "too much", "bob"))

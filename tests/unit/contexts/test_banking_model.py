@@ -57,6 +57,8 @@ class BankingMachine(RuleBasedStateMachine):
         self.holds: dict[str, dict[str, Any]] = {}
         self.transfers: dict[str, dict[str, Any]] = {}
         self.refunds: dict[str, tuple[str, int]] = {}
+        self.alone: list[tuple[Any, str, str, int]] = []
+        """Payments without an approval: time, account, payer and amount."""
         self.paid_out = 0
         """Withdrawals and captured holds minus deposits and refunds."""
 
@@ -121,12 +123,20 @@ class BankingMachine(RuleBasedStateMachine):
             self.accounts[name].balance += amount
             self.paid_out -= amount
 
-    @rule(name=accounts, amount=amounts)
-    def withdraw(self, name: str, amount: int) -> None:
-        if self.execute(
-            withdraw(name, amount), self.can_pay(name, amount) and self.is_within_daily_limit(name, amount)
-        ):
+    def may_pay_alone(self, name: str, caller: str, amount: int) -> bool:
+        since = self.world.now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=24)
+        recent = [payment for payment in self.alone if payment[0] >= since]
+        by_account = sum(paid for _, account, _, paid in recent if account == name)
+        by_person = sum(paid for _, _, payer, paid in recent if payer == caller)
+        return max(by_account, by_person) + amount <= 10_000
+
+    @rule(name=accounts, amount=amounts, caller=callers)
+    def withdraw(self, name: str, amount: int, caller: str) -> None:
+        possible = self.can_pay(name, amount) and self.is_within_daily_limit(name, amount)
+        possible = possible and self.may_pay_alone(name, caller, amount)
+        if self.execute(withdraw(name, amount, caller), possible):
             self.debit(name, amount)
+            self.alone.append((self.world.now, name, caller, amount))
             self.paid_out += amount
 
     def can_transfer(self, sender: str, recipient: str, amount: int) -> bool:
@@ -138,14 +148,17 @@ class BankingMachine(RuleBasedStateMachine):
         self.accounts[transfer_model["recipient"]].balance += transfer_model["amount"]
         transfer_model["state"] = "made"
 
-    @rule(id_=ids, sender=accounts, recipient=accounts, amount=amounts)
-    def transfer(self, id_: str, sender: str, recipient: str, amount: int) -> None:
+    @rule(id_=ids, sender=accounts, recipient=accounts, amount=amounts, caller=callers)
+    def transfer(self, id_: str, sender: str, recipient: str, amount: int, caller: str) -> None:
         requested = {"sender": sender, "recipient": recipient, "amount": amount, "by": ""}
         before = self.transfers.get(id_)
         same = before is not None and {key: before[key] for key in requested} == requested
-        possible = before is None and amount <= 10_000 and self.can_transfer(sender, recipient, amount)
-        if self.execute(transfer(id_, amount, sender, recipient), allowed=same or possible) and possible:
+        possible = before is None and self.may_pay_alone(sender, caller, amount)
+        possible = possible and self.can_transfer(sender, recipient, amount)
+        command = transfer(id_, amount, sender, recipient, caller)
+        if self.execute(command, allowed=same or possible) and possible:
             self.transfers[id_] = requested
+            self.alone.append((self.world.now, sender, caller, amount))
             self.make_transfer(requested)
 
     @rule(id_=ids, sender=accounts, recipient=accounts, amount=amounts, caller=callers)
@@ -156,7 +169,8 @@ class BankingMachine(RuleBasedStateMachine):
             before is not None and before["by"] != "" and {key: before[key] for key in requested} == requested
         )
         request = RequestTransfer(id_, sender, recipient, eur(amount), "rent", caller=caller)
-        if self.execute(request, allowed=same or (before is None and sender != recipient)) and before is None:
+        possible = before is None and sender != recipient and self.accounts[sender].open
+        if self.execute(request, allowed=same or possible) and before is None:
             self.transfers[id_] = {**requested, "by": caller, "state": "requested"}
 
     @rule(id_=ids, caller=callers)

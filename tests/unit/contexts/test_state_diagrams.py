@@ -12,9 +12,14 @@ from command_server.contexts.banking.domain.messages import (
     FirmHold,
     ReleaseHold,
     RequestTransfer,
-    Transfer,
 )
 from command_server.contexts.banking.domain.transfer import TRANSFER
+from command_server.contexts.banking.domain.withdrawal import WITHDRAWAL
+from command_server.contexts.banking.domain.withdrawal_messages import (
+    ApproveWithdrawal,
+    DeclineWithdrawal,
+    RequestWithdrawal,
+)
 from command_server.contexts.inventory.domain.messages import (
     CommitReservation,
     ExpireReservation,
@@ -43,7 +48,7 @@ from command_server.contexts.ticketing.domain.messages import (
 from command_server.contexts.ticketing.domain.show import SHOW
 from diptych_testing.world import World
 from tests.support.builders import purchasing, theatre
-from tests.support.builders.bank import eur, hold, make_bank
+from tests.support.builders.bank import eur, hold, make_bank, transfer
 from tests.support.builders.warehouse import SKU, make_warehouse, reserve
 from tests.support.models.diagrams import find_transitions, read_diagram
 
@@ -51,7 +56,7 @@ AFTER_DEADLINES = timedelta(hours=2)
 """A time later than every deadline."""
 
 
-def test_holds_and_transfers_match_their_diagrams() -> None:
+def test_holds_transfers_and_withdrawals_match_their_diagrams() -> None:
     place, firm, capture = hold("h-1", 3), FirmHold("h-1"), CaptureHold("h-1", None)
     release, expire = ReleaseHold("h-1", "over"), ExpireHold("h-1")
     holds = find_transitions(
@@ -67,7 +72,7 @@ def test_holds_and_transfers_match_their_diagrams() -> None:
         [place, firm, capture, release, expire],
         AFTER_DEADLINES,
     )
-    make = Transfer("t-1", "a", "b", eur(1), "rent")
+    make = transfer("t-1", 1)
     request = RequestTransfer("t-1", "a", "b", eur(1), "rent", caller="ada")
     approve, decline = ApproveTransfer("t-1", caller="bob"), DeclineTransfer("t-1", "no", caller="bob")
     transfers = find_transitions(
@@ -77,7 +82,16 @@ def test_holds_and_transfers_match_their_diagrams() -> None:
         [make, request, approve, decline],
         AFTER_DEADLINES,
     )
-    assert {*holds, *transfers} == read_diagram("banking.md")
+    ask = RequestWithdrawal("w-1", "a", eur(1), "cash", caller="ada")
+    agree, refuse = ApproveWithdrawal("w-1", caller="bob"), DeclineWithdrawal("w-1", "no", caller="bob")
+    withdrawals = find_transitions(
+        lambda: make_bank(a=10),
+        WITHDRAWAL.stream("w-1"),
+        {"[*]": [], "REQUESTED": [ask], "PAID": [ask, agree], "DECLINED": [ask, refuse]},
+        [ask, agree, refuse],
+        AFTER_DEADLINES,
+    )
+    assert {*holds, *transfers, *withdrawals} == read_diagram("banking.md")
 
 
 def test_reservations_and_purchase_orders_match_their_diagrams() -> None:

@@ -21,6 +21,7 @@ from command_server.contexts.banking.domain.messages import (
     TransferReceived,
     TransferSent,
 )
+from command_server.contexts.banking.domain.payment_window import Window, add_payment
 from command_server.kernel.decider import Aggregate, NotFound, Rejected, members
 from command_server.kernel.money import Money
 
@@ -80,6 +81,8 @@ class Account:
     """The UTC day of the last withdrawal or sent transfer, as `2026-11-23`."""
     withdrawn: Money = NO_MONEY
     """The sum of withdrawals and sent transfers on that day."""
+    paid_alone: Window = ()
+    """The withdrawals and sent transfers that nobody approved."""
 
     @property
     def currency_code(self) -> str:
@@ -160,6 +163,8 @@ def evolve(account: Account, event: Event) -> Account:
         case MoneyWithdrawn(withdrawn_at=at) | TransferSent(sent_at=at):
             withdrawn = account.get_withdrawn(at) + event.amount
             account = replace(account, withdrawn_on=_format_day(at), withdrawn=withdrawn)
+            if not is_approved(event):
+                account = replace(account, paid_alone=add_payment(account.paid_alone, event.amount, at))
             return replace(account, balance=event.balance, held=event.held)
         case AccountFrozen():
             return replace(account, freeze=Freeze.of(incoming_too=event.incoming_too))
@@ -169,6 +174,11 @@ def evolve(account: Account, event: Event) -> Account:
             return replace(account, status=Status.CLOSED)
         case _:
             return replace(account, balance=event.balance, held=event.held)
+
+
+def is_approved(event: MoneyWithdrawn | TransferSent) -> bool:
+    """Return whether a second person has approved a payment."""
+    return event.approved if isinstance(event, TransferSent) else bool(event.withdrawal_id)
 
 
 ACCOUNT = Aggregate("banking.account", Account(), evolve, members(Event))

@@ -1,4 +1,4 @@
-"""Commands that change a single account: open, deposit, withdraw, freeze, unfreeze, close."""
+"""Commands that change a single account: open, deposit, freeze, unfreeze, close."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -14,16 +14,14 @@ from command_server.contexts.banking.domain.messages import (
     Deposit,
     FreezeAccount,
     MoneyDeposited,
-    MoneyWithdrawn,
     OpenAccount,
     UnfreezeAccount,
-    Withdraw,
 )
 from command_server.kernel.decider import AlreadyExists, Rejected, one_stream
 from command_server.kernel.field_rules import check_fields
 from command_server.kernel.money import Money
 
-Command = OpenAccount | Deposit | Withdraw | FreezeAccount | UnfreezeAccount | CloseAccount
+Command = OpenAccount | Deposit | FreezeAccount | UnfreezeAccount | CloseAccount
 
 
 def decide(command: Command, account: Account, now: datetime) -> Sequence[Event]:
@@ -36,11 +34,6 @@ def decide(command: Command, account: Account, now: datetime) -> Sequence[Event]
             rules.check_can_receive(account, id_, amount)
             balance = account.balance + amount
             return [MoneyDeposited(id_, amount, reference, balance, account.held, deposited_at=now)]
-        case Withdraw(_, amount, reference):
-            rules.check_can_pay(account, id_, amount)
-            rules.check_daily_limit(account, amount, now)
-            balance = account.balance - amount
-            return [MoneyWithdrawn(id_, amount, reference, balance, account.held, withdrawn_at=now)]
         case CloseAccount() if account.status is Status.CLOSED:
             return []
     rules.check_open(account, id_)

@@ -1,18 +1,28 @@
 """Commands and events of banking's aggregates.
 
-The server sets the field `caller` of a command to the subject of the caller's token.
+The server sets the field `caller` of a command to the subject of the caller's token, and `persons` to that and to
+the person on whose behalf the caller acts.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated
 
+from command_server.kernel.decider import InvalidValue, UniqueValue
 from command_server.kernel.field_rules import Id, length, matching
 from command_server.kernel.money import Limit, Money, Payment
 
 CurrencyCode = Annotated[str, matching("[A-Z]{3}")]
 Reference = Annotated[str, length(1, 140)]
 Reason = Annotated[str, length(1, 500)]
+UniqueValues = Mapping[str, UniqueValue | InvalidValue]
+
+
+def name_payer(caller: str, persons: frozenset[str], currency_code: str) -> str:
+    """Return the text whose code is the id of a payer: the person, not the service that acts for them."""
+    (person,) = persons - {caller} or {caller}
+    return f"payer {currency_code} {person}"
 
 # Commands
 
@@ -39,11 +49,22 @@ class Deposit:
 
 @dataclass(frozen=True, slots=True)
 class Withdraw:
-    """Pay money out of an account."""
+    """Pay money out of an account without an approval."""
 
     account_id: Id
     amount: Payment
     reference: Reference
+    caller: str = ""
+    persons: frozenset[str] = frozenset()
+    unique_values: UniqueValues = field(default_factory=dict)
+
+    @property
+    def claimed_texts(self) -> Sequence[str]:
+        return (self.payer,)
+
+    @property
+    def payer(self) -> str:
+        return name_payer(self.caller, self.persons, self.amount.currency_code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +76,22 @@ class Transfer:
     to_account_id: Id
     amount: Payment
     reference: Reference
+    caller: str = ""
+    persons: frozenset[str] = frozenset()
+    unique_values: UniqueValues = field(default_factory=dict)
+
+    @property
+    def claimed_texts(self) -> Sequence[str]:
+        return (self.payer,)
+
+    @property
+    def payer(self) -> str:
+        return name_payer(self.caller, self.persons, self.amount.currency_code)
 
 
 @dataclass(frozen=True, slots=True)
 class RequestTransfer:
-    """Request a transfer that another caller approves or declines."""
+    """Request a transfer that another person approves or declines."""
 
     transfer_id: Id
     from_account_id: Id
@@ -67,6 +99,7 @@ class RequestTransfer:
     amount: Payment
     reference: Reference
     caller: str = ""
+    persons: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +108,7 @@ class ApproveTransfer:
 
     transfer_id: Id
     caller: str = ""
+    persons: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +231,7 @@ class MoneyWithdrawn:
     balance: Money
     held: Money
     withdrawn_at: datetime
+    withdrawal_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +246,7 @@ class TransferSent:
     balance: Money
     held: Money
     sent_at: datetime
+    approved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,11 +383,12 @@ class TransferMade:
     amount: Money
     reference: str
     made_at: datetime
+    owner_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class TransferRequested:
-    """A caller requested a transfer that another caller must approve."""
+    """A transfer was requested that another person must approve."""
 
     transfer_id: str
     from_account_id: str
@@ -360,6 +397,8 @@ class TransferRequested:
     reference: str
     requested_by: str
     requested_at: datetime
+    owner_id: str = ""
+    requesters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The transfer aggregate: money moves between two accounts.
 
-A transfer up to APPROVAL_THRESHOLD is made immediately. A larger one is requested by one caller, and approved
-or declined by another.
+One person makes as many as `four_eyes` allows, immediately. Any other is requested by one person, and approved or
+declined by another.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,15 @@ from typing import Any
 
 from command_server.contexts.banking.domain import account as rules
 from command_server.contexts.banking.domain.account import ACCOUNT, NO_MONEY, Account
+from command_server.contexts.banking.domain.four_eyes import (
+    PAYER,
+    SINGLE_PERSON_LIMIT,
+    count_payment,
+    find_excess,
+    name_requesters,
+    payer_streams,
+    share_person,
+)
 from command_server.contexts.banking.domain.messages import (
     ApproveTransfer,
     DeclineTransfer,
@@ -27,9 +36,6 @@ from command_server.contexts.banking.domain.messages import (
 from command_server.kernel.decider import Aggregate, AlreadyExists, Decider, NotFound, Rejected, members
 from command_server.kernel.field_rules import check_fields
 from command_server.kernel.money import Money
-
-APPROVAL_THRESHOLD = 10_000
-"""Largest amount, in whole units of any currency, that needs no approval by a second caller."""
 
 Command = Transfer | RequestTransfer | ApproveTransfer | DeclineTransfer
 Event = TransferMade | TransferRequested | TransferApproved | TransferDeclined
@@ -55,6 +61,9 @@ class TransferState:
     amount: Money = NO_MONEY
     reference: str = ""
     requested_by: str = ""
+    requesters: tuple[str, ...] = ()
+    owner_id: str = ""
+    """Of the account that pays; empty for transfers of earlier releases."""
 
     @property
     def account_streams(self) -> list[str]:
@@ -65,9 +74,15 @@ class TransferState:
 def evolve(transfer: TransferState, event: Event) -> TransferState:
     match event:
         case TransferMade():
-            return replace(_to_state(event), status=Status.MADE)
+            return replace(_to_state(event), status=Status.MADE, owner_id=event.owner_id)
         case TransferRequested(requested_by=requested_by):
-            return replace(_to_state(event), status=Status.REQUESTED, requested_by=requested_by)
+            return replace(
+                _to_state(event),
+                status=Status.REQUESTED,
+                requested_by=requested_by,
+                requesters=event.requesters or (requested_by,),
+                owner_id=event.owner_id,
+            )
         case TransferApproved():
             return replace(transfer, status=Status.MADE)
         case TransferDeclined():
@@ -84,9 +99,14 @@ TRANSFER = Aggregate("banking.transfer", TransferState(), evolve, members(Event)
 
 
 def streams(command: Command) -> Sequence[str]:
-    """Transfer also changes both accounts named in the command."""
+    """Transfer also changes both accounts named in the command; RequestTransfer reads the one that pays."""
     name = TRANSFER.stream(command.transfer_id)
-    return (name, *_to_state(command).account_streams) if isinstance(command, Transfer) else (name,)
+    match command:
+        case Transfer():
+            return (name, *_to_state(command).account_streams, *payer_streams(command))
+        case RequestTransfer():
+            return (name, ACCOUNT.stream(command.from_account_id))
+    return (name,)
 
 
 def related_streams(command: Command, states: Mapping[str, Any]) -> Sequence[str]:
@@ -103,24 +123,20 @@ def decide(command: Command, states: Mapping[str, Any], now: datetime) -> Events
     transfer: TransferState = states[name]
     match command, transfer.status:
         case Transfer(), Status.NONE:
-            if Money(command.amount.currency_code, APPROVAL_THRESHOLD) < command.amount:
-                raise Rejected("TRANSFER_NEEDS_APPROVAL", above=APPROVAL_THRESHOLD)
-            made = TransferMade(*_to_fields(command), made_at=now)
-            return {name: [made], **move_money(id_, _to_state(command), states, now)}
-        case RequestTransfer(caller=caller), Status.NONE:
-            check_different_accounts(_to_state(command))
-            return {name: [TransferRequested(*_to_fields(command), caller, requested_at=now)]}
+            return transfer_alone(command, states, now)
+        case RequestTransfer(), Status.NONE:
+            return {name: [request(command, states, now)]}
         case Transfer() | RequestTransfer(), _:
             if is_same(command, transfer):
                 return {}
             raise AlreadyExists("TRANSFER_EXISTS", transfer_id=id_)
         case _, Status.NONE:
             raise NotFound("TRANSFER_NOT_FOUND", transfer_id=id_)
-        case ApproveTransfer(_, caller), Status.REQUESTED:
-            if caller == transfer.requested_by:
+        case ApproveTransfer(_, caller, persons), Status.REQUESTED:
+            if share_person(caller, persons, transfer.requesters):
                 raise Rejected("TRANSFER_SAME_CALLER", transfer_id=id_)
             approved = TransferApproved(id_, caller, approved_at=now)
-            return {name: [approved], **move_money(id_, transfer, states, now)}
+            return {name: [approved], **move_money(id_, transfer, states, now, approved=True)}
         case DeclineTransfer(_, reason, caller), Status.REQUESTED:
             return {name: [TransferDeclined(id_, reason, caller, declined_at=now)]}
         case (ApproveTransfer(), Status.MADE) | (DeclineTransfer(), Status.DECLINED):
@@ -136,7 +152,7 @@ def _to_fields(command: Transfer | RequestTransfer) -> tuple[str, str, str, Mone
 def is_same(command: Transfer | RequestTransfer, transfer: TransferState) -> bool:
     """Return whether a command repeats the one that made or requested the transfer."""
     was_requested = bool(transfer.requested_by)
-    original = replace(transfer, status=Status.NONE, requested_by="")
+    original = replace(transfer, status=Status.NONE, requested_by="", requesters=(), owner_id="")
     return original == _to_state(command) and isinstance(command, RequestTransfer) == was_requested
 
 
@@ -146,8 +162,45 @@ def check_different_accounts(transfer: TransferState) -> None:
         raise Rejected("TRANSFER_ACCOUNT_SAME", account_id=transfer.to_account_id)
 
 
+def transfer_alone(command: Transfer, states: Mapping[str, Any], now: datetime) -> EventsByStream:
+    """Return the events of a transfer without an approval by stream.
+
+    Raises:
+        NotFound: an account does not exist.
+        Rejected: the money cannot move, or it is more than one person may pay.
+    """
+    transfer = _to_state(command)
+    moved = move_money(command.transfer_id, transfer, states, now)
+    sender: Account = states[transfer.account_streams[0]]
+    if counted := find_excess(command, sender, states, now):
+        raise Rejected("TRANSFER_NEEDS_APPROVAL", above=SINGLE_PERSON_LIMIT, counted=counted)
+    made = TransferMade(*_to_fields(command), made_at=now, owner_id=sender.owner_id)
+    return {TRANSFER.stream(command.transfer_id): [made], **moved, **count_payment(command, now)}
+
+
+def request(command: RequestTransfer, states: Mapping[str, Any], now: datetime) -> TransferRequested:
+    """Return the event of a request; funds are checked when it is approved.
+
+    Raises:
+        NotFound: the account that pays does not exist.
+        Rejected: the accounts are the same, or the one that pays is closed or in another currency.
+    """
+    check_different_accounts(_to_state(command))
+    sender: Account = states[ACCOUNT.stream(command.from_account_id)]
+    rules.check_open(sender, command.from_account_id)
+    rules.check_currency(sender, command.amount)
+    requesters = name_requesters(command.caller, command.persons)
+    fields = _to_fields(command)
+    return TransferRequested(*fields, command.caller, now, sender.owner_id, requesters)
+
+
 def move_money(
-    transfer_id: str, transfer: TransferState, states: Mapping[str, Any], now: datetime
+    transfer_id: str,
+    transfer: TransferState,
+    states: Mapping[str, Any],
+    now: datetime,
+    *,
+    approved: bool = False,
 ) -> EventsByStream:
     """Return the events of both accounts by stream.
 
@@ -166,7 +219,7 @@ def move_money(
     rules.check_can_receive(recipient, recipient_id, amount)
     balance = sender.balance - amount
     sent = TransferSent(
-        sender_id, transfer_id, recipient_id, amount, reference, balance, sender.held, sent_at=now
+        sender_id, transfer_id, recipient_id, amount, reference, balance, sender.held, now, approved
     )
     balance = recipient.balance + amount
     received = TransferReceived(
@@ -175,4 +228,4 @@ def move_money(
     return {sender_name: [sent], recipient_name: [received]}
 
 
-DECIDER = Decider(members(Command), (TRANSFER, ACCOUNT), "transfer_id", streams, decide, related_streams)
+DECIDER = Decider(members(Command), (TRANSFER, ACCOUNT, PAYER), "transfer_id", streams, decide, related_streams)

@@ -58,6 +58,21 @@ class CommandServiceStub:
                 request_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.WithdrawRequest.SerializeToString,
                 response_deserializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.WithdrawResponse.FromString,
                 _registered_method=True)
+        self.RequestWithdrawal = channel.unary_unary(
+                '/diptych.banking.v1.CommandService/RequestWithdrawal',
+                request_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.RequestWithdrawalRequest.SerializeToString,
+                response_deserializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.RequestWithdrawalResponse.FromString,
+                _registered_method=True)
+        self.ApproveWithdrawal = channel.unary_unary(
+                '/diptych.banking.v1.CommandService/ApproveWithdrawal',
+                request_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.ApproveWithdrawalRequest.SerializeToString,
+                response_deserializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.ApproveWithdrawalResponse.FromString,
+                _registered_method=True)
+        self.DeclineWithdrawal = channel.unary_unary(
+                '/diptych.banking.v1.CommandService/DeclineWithdrawal',
+                request_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.DeclineWithdrawalRequest.SerializeToString,
+                response_deserializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.DeclineWithdrawalResponse.FromString,
+                _registered_method=True)
         self.Transfer = channel.unary_unary(
                 '/diptych.banking.v1.CommandService/Transfer',
                 request_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.TransferRequest.SerializeToString,
@@ -155,7 +170,33 @@ class CommandServiceServicer:
 
     def Withdraw(self, request, context):
         """Pays money out of an account. Rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`,
-        `CURRENCY_MISMATCH`, `FUNDS_INSUFFICIENT` or `DAILY_LIMIT_EXCEEDED`.
+        `CURRENCY_MISMATCH`, `FUNDS_INSUFFICIENT` or `DAILY_LIMIT_EXCEEDED`, or with `WITHDRAWAL_NEEDS_APPROVAL` if the
+        caller, or the account, would have paid more than 10,000 units within 24 hours without an approval.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequestWithdrawal(self, request, context):
+        """Requests a withdrawal that another person approves or declines. No money moves before the approval. Repeating the
+        same request changes nothing. Rejected with `WITHDRAWAL_EXISTS`, `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED` or
+        `CURRENCY_MISMATCH`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApproveWithdrawal(self, request, context):
+        """Approves a requested withdrawal and pays the money out immediately. Rejected with `WITHDRAWAL_NOT_FOUND`,
+        `WITHDRAWAL_SAME_CALLER` (no person who requested it can approve it, as the caller or as the one for whom the
+        caller acts), `WITHDRAWAL_ALREADY_DECLINED`, or for the reasons of `Withdraw` but for the need of an approval.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeclineWithdrawal(self, request, context):
+        """Declines a requested withdrawal for good. Rejected with `WITHDRAWAL_NOT_FOUND` or `WITHDRAWAL_ALREADY_PAID`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -164,15 +205,16 @@ class CommandServiceServicer:
     def Transfer(self, request, context):
         """Moves money between two accounts immediately. Repeating the same transfer changes nothing; a different
         transfer with the same id is rejected with `TRANSFER_EXISTS`. Also rejected for the reasons of `Withdraw`
-        and `Deposit`, with `TRANSFER_ACCOUNT_SAME`, or with `TRANSFER_NEEDS_APPROVAL` above 10,000 units.
+        and `Deposit`, with `TRANSFER_ACCOUNT_SAME`, or with `TRANSFER_NEEDS_APPROVAL` as `Withdraw` is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RequestTransfer(self, request, context):
-        """Requests a transfer that another caller approves or declines. No money moves before the approval.
-        Rejected with `TRANSFER_EXISTS` or `TRANSFER_ACCOUNT_SAME`.
+        """Requests a transfer that another person approves or declines. No money moves before the approval.
+        Rejected with `TRANSFER_EXISTS`, `TRANSFER_ACCOUNT_SAME`, or for the account that pays with `ACCOUNT_NOT_FOUND`,
+        `ACCOUNT_CLOSED` or `CURRENCY_MISMATCH`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -180,8 +222,8 @@ class CommandServiceServicer:
 
     def ApproveTransfer(self, request, context):
         """Approves a requested transfer and moves the money immediately. Rejected with `TRANSFER_NOT_FOUND`,
-        `TRANSFER_SAME_CALLER` (the requester cannot approve), `TRANSFER_ALREADY_DECLINED`, or for the reasons of
-        `Withdraw` and `Deposit`.
+        `TRANSFER_SAME_CALLER` (no person who requested it can approve it, as the caller or as the one for whom the caller
+        acts), `TRANSFER_ALREADY_DECLINED`, or for the reasons of `Withdraw` and `Deposit` but for the need of an approval.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -287,6 +329,21 @@ def add_CommandServiceServicer_to_server(servicer, server):
                     servicer.Withdraw,
                     request_deserializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.WithdrawRequest.FromString,
                     response_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.WithdrawResponse.SerializeToString,
+            ),
+            'RequestWithdrawal': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestWithdrawal,
+                    request_deserializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.RequestWithdrawalRequest.FromString,
+                    response_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.RequestWithdrawalResponse.SerializeToString,
+            ),
+            'ApproveWithdrawal': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApproveWithdrawal,
+                    request_deserializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.ApproveWithdrawalRequest.FromString,
+                    response_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.ApproveWithdrawalResponse.SerializeToString,
+            ),
+            'DeclineWithdrawal': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeclineWithdrawal,
+                    request_deserializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.DeclineWithdrawalRequest.FromString,
+                    response_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.DeclineWithdrawalResponse.SerializeToString,
             ),
             'Transfer': grpc.unary_unary_rpc_method_handler(
                     servicer.Transfer,
@@ -444,6 +501,87 @@ class CommandService:
             '/diptych.banking.v1.CommandService/Withdraw',
             diptych_dot_banking_dot_v1_dot_command__service__pb2.WithdrawRequest.SerializeToString,
             diptych_dot_banking_dot_v1_dot_command__service__pb2.WithdrawResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestWithdrawal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.banking.v1.CommandService/RequestWithdrawal',
+            diptych_dot_banking_dot_v1_dot_command__service__pb2.RequestWithdrawalRequest.SerializeToString,
+            diptych_dot_banking_dot_v1_dot_command__service__pb2.RequestWithdrawalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApproveWithdrawal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.banking.v1.CommandService/ApproveWithdrawal',
+            diptych_dot_banking_dot_v1_dot_command__service__pb2.ApproveWithdrawalRequest.SerializeToString,
+            diptych_dot_banking_dot_v1_dot_command__service__pb2.ApproveWithdrawalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeclineWithdrawal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.banking.v1.CommandService/DeclineWithdrawal',
+            diptych_dot_banking_dot_v1_dot_command__service__pb2.DeclineWithdrawalRequest.SerializeToString,
+            diptych_dot_banking_dot_v1_dot_command__service__pb2.DeclineWithdrawalResponse.FromString,
             options,
             channel_credentials,
             insecure,

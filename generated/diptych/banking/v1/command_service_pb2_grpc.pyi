@@ -52,21 +52,35 @@ class CommandServiceStub:
     """
     Withdraw: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.WithdrawRequest, _command_service_pb2.WithdrawResponse]
     """Pays money out of an account. Rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`,
-    `CURRENCY_MISMATCH`, `FUNDS_INSUFFICIENT` or `DAILY_LIMIT_EXCEEDED`.
+    `CURRENCY_MISMATCH`, `FUNDS_INSUFFICIENT` or `DAILY_LIMIT_EXCEEDED`, or with `WITHDRAWAL_NEEDS_APPROVAL` if the
+    caller, or the account, would have paid more than 10,000 units within 24 hours without an approval.
     """
+    RequestWithdrawal: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.RequestWithdrawalRequest, _command_service_pb2.RequestWithdrawalResponse]
+    """Requests a withdrawal that another person approves or declines. No money moves before the approval. Repeating the
+    same request changes nothing. Rejected with `WITHDRAWAL_EXISTS`, `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED` or
+    `CURRENCY_MISMATCH`.
+    """
+    ApproveWithdrawal: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.ApproveWithdrawalRequest, _command_service_pb2.ApproveWithdrawalResponse]
+    """Approves a requested withdrawal and pays the money out immediately. Rejected with `WITHDRAWAL_NOT_FOUND`,
+    `WITHDRAWAL_SAME_CALLER` (no person who requested it can approve it, as the caller or as the one for whom the
+    caller acts), `WITHDRAWAL_ALREADY_DECLINED`, or for the reasons of `Withdraw` but for the need of an approval.
+    """
+    DeclineWithdrawal: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.DeclineWithdrawalRequest, _command_service_pb2.DeclineWithdrawalResponse]
+    """Declines a requested withdrawal for good. Rejected with `WITHDRAWAL_NOT_FOUND` or `WITHDRAWAL_ALREADY_PAID`."""
     Transfer: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.TransferRequest, _command_service_pb2.TransferResponse]
     """Moves money between two accounts immediately. Repeating the same transfer changes nothing; a different
     transfer with the same id is rejected with `TRANSFER_EXISTS`. Also rejected for the reasons of `Withdraw`
-    and `Deposit`, with `TRANSFER_ACCOUNT_SAME`, or with `TRANSFER_NEEDS_APPROVAL` above 10,000 units.
+    and `Deposit`, with `TRANSFER_ACCOUNT_SAME`, or with `TRANSFER_NEEDS_APPROVAL` as `Withdraw` is.
     """
     RequestTransfer: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.RequestTransferRequest, _command_service_pb2.RequestTransferResponse]
-    """Requests a transfer that another caller approves or declines. No money moves before the approval.
-    Rejected with `TRANSFER_EXISTS` or `TRANSFER_ACCOUNT_SAME`.
+    """Requests a transfer that another person approves or declines. No money moves before the approval.
+    Rejected with `TRANSFER_EXISTS`, `TRANSFER_ACCOUNT_SAME`, or for the account that pays with `ACCOUNT_NOT_FOUND`,
+    `ACCOUNT_CLOSED` or `CURRENCY_MISMATCH`.
     """
     ApproveTransfer: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.ApproveTransferRequest, _command_service_pb2.ApproveTransferResponse]
     """Approves a requested transfer and moves the money immediately. Rejected with `TRANSFER_NOT_FOUND`,
-    `TRANSFER_SAME_CALLER` (the requester cannot approve), `TRANSFER_ALREADY_DECLINED`, or for the reasons of
-    `Withdraw` and `Deposit`.
+    `TRANSFER_SAME_CALLER` (no person who requested it can approve it, as the caller or as the one for whom the caller
+    acts), `TRANSFER_ALREADY_DECLINED`, or for the reasons of `Withdraw` and `Deposit` but for the need of an approval.
     """
     DeclineTransfer: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.DeclineTransferRequest, _command_service_pb2.DeclineTransferResponse]
     """Declines a requested transfer for good. Rejected with `TRANSFER_NOT_FOUND` or `TRANSFER_ALREADY_MADE`."""
@@ -134,21 +148,35 @@ class CommandServiceAsyncStub(CommandServiceStub):
     """
     Withdraw: _aio.UnaryUnaryMultiCallable[_command_service_pb2.WithdrawRequest, _command_service_pb2.WithdrawResponse]  # type: ignore[assignment]
     """Pays money out of an account. Rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`,
-    `CURRENCY_MISMATCH`, `FUNDS_INSUFFICIENT` or `DAILY_LIMIT_EXCEEDED`.
+    `CURRENCY_MISMATCH`, `FUNDS_INSUFFICIENT` or `DAILY_LIMIT_EXCEEDED`, or with `WITHDRAWAL_NEEDS_APPROVAL` if the
+    caller, or the account, would have paid more than 10,000 units within 24 hours without an approval.
     """
+    RequestWithdrawal: _aio.UnaryUnaryMultiCallable[_command_service_pb2.RequestWithdrawalRequest, _command_service_pb2.RequestWithdrawalResponse]  # type: ignore[assignment]
+    """Requests a withdrawal that another person approves or declines. No money moves before the approval. Repeating the
+    same request changes nothing. Rejected with `WITHDRAWAL_EXISTS`, `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED` or
+    `CURRENCY_MISMATCH`.
+    """
+    ApproveWithdrawal: _aio.UnaryUnaryMultiCallable[_command_service_pb2.ApproveWithdrawalRequest, _command_service_pb2.ApproveWithdrawalResponse]  # type: ignore[assignment]
+    """Approves a requested withdrawal and pays the money out immediately. Rejected with `WITHDRAWAL_NOT_FOUND`,
+    `WITHDRAWAL_SAME_CALLER` (no person who requested it can approve it, as the caller or as the one for whom the
+    caller acts), `WITHDRAWAL_ALREADY_DECLINED`, or for the reasons of `Withdraw` but for the need of an approval.
+    """
+    DeclineWithdrawal: _aio.UnaryUnaryMultiCallable[_command_service_pb2.DeclineWithdrawalRequest, _command_service_pb2.DeclineWithdrawalResponse]  # type: ignore[assignment]
+    """Declines a requested withdrawal for good. Rejected with `WITHDRAWAL_NOT_FOUND` or `WITHDRAWAL_ALREADY_PAID`."""
     Transfer: _aio.UnaryUnaryMultiCallable[_command_service_pb2.TransferRequest, _command_service_pb2.TransferResponse]  # type: ignore[assignment]
     """Moves money between two accounts immediately. Repeating the same transfer changes nothing; a different
     transfer with the same id is rejected with `TRANSFER_EXISTS`. Also rejected for the reasons of `Withdraw`
-    and `Deposit`, with `TRANSFER_ACCOUNT_SAME`, or with `TRANSFER_NEEDS_APPROVAL` above 10,000 units.
+    and `Deposit`, with `TRANSFER_ACCOUNT_SAME`, or with `TRANSFER_NEEDS_APPROVAL` as `Withdraw` is.
     """
     RequestTransfer: _aio.UnaryUnaryMultiCallable[_command_service_pb2.RequestTransferRequest, _command_service_pb2.RequestTransferResponse]  # type: ignore[assignment]
-    """Requests a transfer that another caller approves or declines. No money moves before the approval.
-    Rejected with `TRANSFER_EXISTS` or `TRANSFER_ACCOUNT_SAME`.
+    """Requests a transfer that another person approves or declines. No money moves before the approval.
+    Rejected with `TRANSFER_EXISTS`, `TRANSFER_ACCOUNT_SAME`, or for the account that pays with `ACCOUNT_NOT_FOUND`,
+    `ACCOUNT_CLOSED` or `CURRENCY_MISMATCH`.
     """
     ApproveTransfer: _aio.UnaryUnaryMultiCallable[_command_service_pb2.ApproveTransferRequest, _command_service_pb2.ApproveTransferResponse]  # type: ignore[assignment]
     """Approves a requested transfer and moves the money immediately. Rejected with `TRANSFER_NOT_FOUND`,
-    `TRANSFER_SAME_CALLER` (the requester cannot approve), `TRANSFER_ALREADY_DECLINED`, or for the reasons of
-    `Withdraw` and `Deposit`.
+    `TRANSFER_SAME_CALLER` (no person who requested it can approve it, as the caller or as the one for whom the caller
+    acts), `TRANSFER_ALREADY_DECLINED`, or for the reasons of `Withdraw` and `Deposit` but for the need of an approval.
     """
     DeclineTransfer: _aio.UnaryUnaryMultiCallable[_command_service_pb2.DeclineTransferRequest, _command_service_pb2.DeclineTransferResponse]  # type: ignore[assignment]
     """Declines a requested transfer for good. Rejected with `TRANSFER_NOT_FOUND` or `TRANSFER_ALREADY_MADE`."""
@@ -231,8 +259,39 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.WithdrawResponse, _abc.Awaitable[_command_service_pb2.WithdrawResponse]]:
         """Pays money out of an account. Rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`,
-        `CURRENCY_MISMATCH`, `FUNDS_INSUFFICIENT` or `DAILY_LIMIT_EXCEEDED`.
+        `CURRENCY_MISMATCH`, `FUNDS_INSUFFICIENT` or `DAILY_LIMIT_EXCEEDED`, or with `WITHDRAWAL_NEEDS_APPROVAL` if the
+        caller, or the account, would have paid more than 10,000 units within 24 hours without an approval.
         """
+
+    @_abc_1.abstractmethod
+    def RequestWithdrawal(
+        self,
+        request: _command_service_pb2.RequestWithdrawalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_command_service_pb2.RequestWithdrawalResponse, _abc.Awaitable[_command_service_pb2.RequestWithdrawalResponse]]:
+        """Requests a withdrawal that another person approves or declines. No money moves before the approval. Repeating the
+        same request changes nothing. Rejected with `WITHDRAWAL_EXISTS`, `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED` or
+        `CURRENCY_MISMATCH`.
+        """
+
+    @_abc_1.abstractmethod
+    def ApproveWithdrawal(
+        self,
+        request: _command_service_pb2.ApproveWithdrawalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_command_service_pb2.ApproveWithdrawalResponse, _abc.Awaitable[_command_service_pb2.ApproveWithdrawalResponse]]:
+        """Approves a requested withdrawal and pays the money out immediately. Rejected with `WITHDRAWAL_NOT_FOUND`,
+        `WITHDRAWAL_SAME_CALLER` (no person who requested it can approve it, as the caller or as the one for whom the
+        caller acts), `WITHDRAWAL_ALREADY_DECLINED`, or for the reasons of `Withdraw` but for the need of an approval.
+        """
+
+    @_abc_1.abstractmethod
+    def DeclineWithdrawal(
+        self,
+        request: _command_service_pb2.DeclineWithdrawalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_command_service_pb2.DeclineWithdrawalResponse, _abc.Awaitable[_command_service_pb2.DeclineWithdrawalResponse]]:
+        """Declines a requested withdrawal for good. Rejected with `WITHDRAWAL_NOT_FOUND` or `WITHDRAWAL_ALREADY_PAID`."""
 
     @_abc_1.abstractmethod
     def Transfer(
@@ -242,7 +301,7 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_command_service_pb2.TransferResponse, _abc.Awaitable[_command_service_pb2.TransferResponse]]:
         """Moves money between two accounts immediately. Repeating the same transfer changes nothing; a different
         transfer with the same id is rejected with `TRANSFER_EXISTS`. Also rejected for the reasons of `Withdraw`
-        and `Deposit`, with `TRANSFER_ACCOUNT_SAME`, or with `TRANSFER_NEEDS_APPROVAL` above 10,000 units.
+        and `Deposit`, with `TRANSFER_ACCOUNT_SAME`, or with `TRANSFER_NEEDS_APPROVAL` as `Withdraw` is.
         """
 
     @_abc_1.abstractmethod
@@ -251,8 +310,9 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.RequestTransferRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.RequestTransferResponse, _abc.Awaitable[_command_service_pb2.RequestTransferResponse]]:
-        """Requests a transfer that another caller approves or declines. No money moves before the approval.
-        Rejected with `TRANSFER_EXISTS` or `TRANSFER_ACCOUNT_SAME`.
+        """Requests a transfer that another person approves or declines. No money moves before the approval.
+        Rejected with `TRANSFER_EXISTS`, `TRANSFER_ACCOUNT_SAME`, or for the account that pays with `ACCOUNT_NOT_FOUND`,
+        `ACCOUNT_CLOSED` or `CURRENCY_MISMATCH`.
         """
 
     @_abc_1.abstractmethod
@@ -262,8 +322,8 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.ApproveTransferResponse, _abc.Awaitable[_command_service_pb2.ApproveTransferResponse]]:
         """Approves a requested transfer and moves the money immediately. Rejected with `TRANSFER_NOT_FOUND`,
-        `TRANSFER_SAME_CALLER` (the requester cannot approve), `TRANSFER_ALREADY_DECLINED`, or for the reasons of
-        `Withdraw` and `Deposit`.
+        `TRANSFER_SAME_CALLER` (no person who requested it can approve it, as the caller or as the one for whom the caller
+        acts), `TRANSFER_ALREADY_DECLINED`, or for the reasons of `Withdraw` and `Deposit` but for the need of an approval.
         """
 
     @_abc_1.abstractmethod

@@ -3,9 +3,11 @@
 isort:skip_file
 Events of banking, its published language. Fields are added, never changed."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.type import money_pb2 as _money_pb2
 import builtins as _builtins
 import sys
@@ -128,10 +130,13 @@ class MoneyWithdrawn(_message.Message):
     BALANCE_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
     WITHDRAWN_AT_FIELD_NUMBER: _builtins.int
+    WITHDRAWAL_ID_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     """The account's id."""
     reference: _builtins.str
     """The reference text of the command."""
+    withdrawal_id: _builtins.str
+    """The withdrawal that a second person approved; empty if nobody did."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """The amount."""
@@ -157,10 +162,11 @@ class MoneyWithdrawn(_message.Message):
         balance: _money_pb2.Money | None = ...,
         held: _money_pb2.Money | None = ...,
         withdrawn_at: _timestamp_pb2.Timestamp | None = ...,
+        withdrawal_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "balance", b"balance", "held", b"held", "withdrawn_at", b"withdrawn_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "balance", b"balance", "held", b"held", "reference", b"reference", "withdrawn_at", b"withdrawn_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "balance", b"balance", "held", b"held", "reference", b"reference", "withdrawal_id", b"withdrawal_id", "withdrawn_at", b"withdrawn_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -180,6 +186,7 @@ class TransferSent(_message.Message):
     BALANCE_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
     SENT_AT_FIELD_NUMBER: _builtins.int
+    APPROVED_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     """The account's id."""
     transfer_id: _builtins.str
@@ -188,6 +195,8 @@ class TransferSent(_message.Message):
     """The account that received the money."""
     reference: _builtins.str
     """The reference text of the command."""
+    approved: _builtins.bool
+    """Whether a second person approved the transfer."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """The amount."""
@@ -215,10 +224,11 @@ class TransferSent(_message.Message):
         balance: _money_pb2.Money | None = ...,
         held: _money_pb2.Money | None = ...,
         sent_at: _timestamp_pb2.Timestamp | None = ...,
+        approved: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "balance", b"balance", "held", b"held", "sent_at", b"sent_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "balance", b"balance", "held", b"held", "reference", b"reference", "sent_at", b"sent_at", "to_account_id", b"to_account_id", "transfer_id", b"transfer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "approved", b"approved", "balance", b"balance", "held", b"held", "reference", b"reference", "sent_at", b"sent_at", "to_account_id", b"to_account_id", "transfer_id", b"transfer_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -718,6 +728,7 @@ class TransferMade(_message.Message):
     AMOUNT_FIELD_NUMBER: _builtins.int
     REFERENCE_FIELD_NUMBER: _builtins.int
     MADE_AT_FIELD_NUMBER: _builtins.int
+    OWNER_ID_FIELD_NUMBER: _builtins.int
     transfer_id: _builtins.str
     """The transfer's id."""
     from_account_id: _builtins.str
@@ -726,6 +737,8 @@ class TransferMade(_message.Message):
     """The account that receives the money."""
     reference: _builtins.str
     """The reference text of the command."""
+    owner_id: _builtins.str
+    """The owner of the account that sends the money; empty in events of earlier releases."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """The amount."""
@@ -743,10 +756,11 @@ class TransferMade(_message.Message):
         amount: _money_pb2.Money | None = ...,
         reference: _builtins.str = ...,
         made_at: _timestamp_pb2.Timestamp | None = ...,
+        owner_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "made_at", b"made_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "from_account_id", b"from_account_id", "made_at", b"made_at", "reference", b"reference", "to_account_id", b"to_account_id", "transfer_id", b"transfer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "from_account_id", b"from_account_id", "made_at", b"made_at", "owner_id", b"owner_id", "reference", b"reference", "to_account_id", b"to_account_id", "transfer_id", b"transfer_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -754,7 +768,7 @@ Global___TransferMade: _TypeAlias = TransferMade  # noqa: Y015
 
 @_typing.final
 class TransferRequested(_message.Message):
-    """A caller requested a transfer that another caller must approve."""
+    """A transfer was requested that another person must approve."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -765,6 +779,8 @@ class TransferRequested(_message.Message):
     REFERENCE_FIELD_NUMBER: _builtins.int
     REQUESTED_BY_FIELD_NUMBER: _builtins.int
     REQUESTED_AT_FIELD_NUMBER: _builtins.int
+    OWNER_ID_FIELD_NUMBER: _builtins.int
+    REQUESTERS_FIELD_NUMBER: _builtins.int
     transfer_id: _builtins.str
     """The transfer's id."""
     from_account_id: _builtins.str
@@ -775,6 +791,8 @@ class TransferRequested(_message.Message):
     """The reference text of the command."""
     requested_by: _builtins.str
     """The requester: the subject of the caller's token."""
+    owner_id: _builtins.str
+    """The owner of the account that sends the money; empty in events of earlier releases."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """The amount."""
@@ -782,6 +800,12 @@ class TransferRequested(_message.Message):
     @_builtins.property
     def requested_at(self) -> _timestamp_pb2.Timestamp:
         """The time of the request."""
+
+    @_builtins.property
+    def requesters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The persons who requested it, none of whom may approve it: the subject of the caller's token, and the person on
+        whose behalf the caller acts. Empty in events of earlier releases.
+        """
 
     def __init__(
         self,
@@ -793,10 +817,12 @@ class TransferRequested(_message.Message):
         reference: _builtins.str = ...,
         requested_by: _builtins.str = ...,
         requested_at: _timestamp_pb2.Timestamp | None = ...,
+        owner_id: _builtins.str = ...,
+        requesters: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "requested_at", b"requested_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "from_account_id", b"from_account_id", "reference", b"reference", "requested_at", b"requested_at", "requested_by", b"requested_by", "to_account_id", b"to_account_id", "transfer_id", b"transfer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "from_account_id", b"from_account_id", "owner_id", b"owner_id", "reference", b"reference", "requested_at", b"requested_at", "requested_by", b"requested_by", "requesters", b"requesters", "to_account_id", b"to_account_id", "transfer_id", b"transfer_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -911,3 +937,163 @@ class RefundPaid(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RefundPaid: _TypeAlias = RefundPaid  # noqa: Y015
+
+@_typing.final
+class WithdrawalRequested(_message.Message):
+    """A withdrawal was requested that another person must approve."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WITHDRAWAL_ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    OWNER_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    REQUESTED_BY_FIELD_NUMBER: _builtins.int
+    REQUESTERS_FIELD_NUMBER: _builtins.int
+    REQUESTED_AT_FIELD_NUMBER: _builtins.int
+    withdrawal_id: _builtins.str
+    """The withdrawal's id."""
+    account_id: _builtins.str
+    """The account that pays."""
+    owner_id: _builtins.str
+    """The owner of that account."""
+    reference: _builtins.str
+    """The reference text of the command."""
+    requested_by: _builtins.str
+    """The requester: the subject of the caller's token."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """The amount."""
+
+    @_builtins.property
+    def requesters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The persons who requested it, none of whom may approve it: the subject of the caller's token, and the person on
+        whose behalf the caller acts.
+        """
+
+    @_builtins.property
+    def requested_at(self) -> _timestamp_pb2.Timestamp:
+        """The time of the request."""
+
+    def __init__(
+        self,
+        *,
+        withdrawal_id: _builtins.str = ...,
+        account_id: _builtins.str = ...,
+        owner_id: _builtins.str = ...,
+        amount: _money_pb2.Money | None = ...,
+        reference: _builtins.str = ...,
+        requested_by: _builtins.str = ...,
+        requesters: _abc.Iterable[_builtins.str] | None = ...,
+        requested_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "requested_at", b"requested_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "owner_id", b"owner_id", "reference", b"reference", "requested_at", b"requested_at", "requested_by", b"requested_by", "requesters", b"requesters", "withdrawal_id", b"withdrawal_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithdrawalRequested: _TypeAlias = WithdrawalRequested  # noqa: Y015
+
+@_typing.final
+class WithdrawalApproved(_message.Message):
+    """A requested withdrawal was approved, and the money paid out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WITHDRAWAL_ID_FIELD_NUMBER: _builtins.int
+    APPROVED_BY_FIELD_NUMBER: _builtins.int
+    APPROVED_AT_FIELD_NUMBER: _builtins.int
+    withdrawal_id: _builtins.str
+    """The withdrawal's id."""
+    approved_by: _builtins.str
+    """The approver: the subject of the caller's token."""
+    @_builtins.property
+    def approved_at(self) -> _timestamp_pb2.Timestamp:
+        """The time of the approval."""
+
+    def __init__(
+        self,
+        *,
+        withdrawal_id: _builtins.str = ...,
+        approved_by: _builtins.str = ...,
+        approved_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approved_at", b"approved_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved_at", b"approved_at", "approved_by", b"approved_by", "withdrawal_id", b"withdrawal_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithdrawalApproved: _TypeAlias = WithdrawalApproved  # noqa: Y015
+
+@_typing.final
+class WithdrawalDeclined(_message.Message):
+    """A requested withdrawal was declined."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WITHDRAWAL_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DECLINED_BY_FIELD_NUMBER: _builtins.int
+    DECLINED_AT_FIELD_NUMBER: _builtins.int
+    withdrawal_id: _builtins.str
+    """The withdrawal's id."""
+    reason: _builtins.str
+    """The caller's reason."""
+    declined_by: _builtins.str
+    """The decliner: the subject of the caller's token."""
+    @_builtins.property
+    def declined_at(self) -> _timestamp_pb2.Timestamp:
+        """The time of the decline."""
+
+    def __init__(
+        self,
+        *,
+        withdrawal_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        declined_by: _builtins.str = ...,
+        declined_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["declined_at", b"declined_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["declined_at", b"declined_at", "declined_by", b"declined_by", "reason", b"reason", "withdrawal_id", b"withdrawal_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithdrawalDeclined: _TypeAlias = WithdrawalDeclined  # noqa: Y015
+
+@_typing.final
+class PaymentCounted(_message.Message):
+    """A person paid money out of an account without an approval: it counts for 24 hours."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYER_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    COUNTED_AT_FIELD_NUMBER: _builtins.int
+    payer_id: _builtins.str
+    """The payer's id: a code of the person and the currency."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """The amount."""
+
+    @_builtins.property
+    def counted_at(self) -> _timestamp_pb2.Timestamp:
+        """The time of the payment."""
+
+    def __init__(
+        self,
+        *,
+        payer_id: _builtins.str = ...,
+        amount: _money_pb2.Money | None = ...,
+        counted_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "counted_at", b"counted_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "counted_at", b"counted_at", "payer_id", b"payer_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PaymentCounted: _TypeAlias = PaymentCounted  # noqa: Y015

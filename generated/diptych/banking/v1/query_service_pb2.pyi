@@ -171,6 +171,56 @@ class GetTransferResponse(_message.Message):
 Global___GetTransferResponse: _TypeAlias = GetTransferResponse  # noqa: Y015
 
 @_typing.final
+class GetWithdrawalRequest(_message.Message):
+    """Request message for `GetWithdrawal`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WITHDRAWAL_ID_FIELD_NUMBER: _builtins.int
+    AT_LEAST_AS_FRESH_FIELD_NUMBER: _builtins.int
+    withdrawal_id: _builtins.str
+    """The withdrawal's id."""
+    at_least_as_fresh: _builtins.str
+    """Consistency token of the commands that the response must include; empty for none."""
+    def __init__(
+        self,
+        *,
+        withdrawal_id: _builtins.str = ...,
+        at_least_as_fresh: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least_as_fresh", b"at_least_as_fresh", "withdrawal_id", b"withdrawal_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetWithdrawalRequest: _TypeAlias = GetWithdrawalRequest  # noqa: Y015
+
+@_typing.final
+class GetWithdrawalResponse(_message.Message):
+    """Response message for `GetWithdrawal`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WITHDRAWAL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def withdrawal(self) -> _types_pb2.Withdrawal:
+        """The withdrawal."""
+
+    def __init__(
+        self,
+        *,
+        withdrawal: _types_pb2.Withdrawal | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["withdrawal", b"withdrawal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["withdrawal", b"withdrawal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetWithdrawalResponse: _TypeAlias = GetWithdrawalResponse  # noqa: Y015
+
+@_typing.final
 class ListTransactionsRequest(_message.Message):
     """Request message for `ListTransactions`."""
 

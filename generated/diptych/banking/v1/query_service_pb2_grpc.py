@@ -50,6 +50,11 @@ class QueryServiceStub:
                 request_serializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.GetTransferRequest.SerializeToString,
                 response_deserializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.GetTransferResponse.FromString,
                 _registered_method=True)
+        self.GetWithdrawal = channel.unary_unary(
+                '/diptych.banking.v1.QueryService/GetWithdrawal',
+                request_serializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.GetWithdrawalRequest.SerializeToString,
+                response_deserializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.GetWithdrawalResponse.FromString,
+                _registered_method=True)
         self.ListTransactions = channel.unary_unary(
                 '/diptych.banking.v1.QueryService/ListTransactions',
                 request_serializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.ListTransactionsRequest.SerializeToString,
@@ -89,6 +94,14 @@ class QueryServiceServicer:
     def GetTransfer(self, request, context):
         """Returns a transfer. Fails with `NOT_FOUND` (`TRANSFER_NOT_FOUND`) if it does not exist, and with
         `NOT_FOUND` (`VIEW_ARCHIVED`) if it ended so long ago that its view is archived.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetWithdrawal(self, request, context):
+        """Returns a withdrawal that was requested. Fails with `NOT_FOUND` (`WITHDRAWAL_NOT_FOUND`) if it does not exist, and
+        with `NOT_FOUND` (`VIEW_ARCHIVED`) if it ended so long ago that its view is archived.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -134,6 +147,11 @@ def add_QueryServiceServicer_to_server(servicer, server):
                     servicer.GetTransfer,
                     request_deserializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.GetTransferRequest.FromString,
                     response_serializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.GetTransferResponse.SerializeToString,
+            ),
+            'GetWithdrawal': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetWithdrawal,
+                    request_deserializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.GetWithdrawalRequest.FromString,
+                    response_serializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.GetWithdrawalResponse.SerializeToString,
             ),
             'ListTransactions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListTransactions,
@@ -233,6 +251,33 @@ class QueryService:
             '/diptych.banking.v1.QueryService/GetTransfer',
             diptych_dot_banking_dot_v1_dot_query__service__pb2.GetTransferRequest.SerializeToString,
             diptych_dot_banking_dot_v1_dot_query__service__pb2.GetTransferResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetWithdrawal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.banking.v1.QueryService/GetWithdrawal',
+            diptych_dot_banking_dot_v1_dot_query__service__pb2.GetWithdrawalRequest.SerializeToString,
+            diptych_dot_banking_dot_v1_dot_query__service__pb2.GetWithdrawalResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,10 @@ class QueryServiceStub:
     """Returns a transfer. Fails with `NOT_FOUND` (`TRANSFER_NOT_FOUND`) if it does not exist, and with
     `NOT_FOUND` (`VIEW_ARCHIVED`) if it ended so long ago that its view is archived.
     """
+    GetWithdrawal: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetWithdrawalRequest, _query_service_pb2.GetWithdrawalResponse]
+    """Returns a withdrawal that was requested. Fails with `NOT_FOUND` (`WITHDRAWAL_NOT_FOUND`) if it does not exist, and
+    with `NOT_FOUND` (`VIEW_ARCHIVED`) if it ended so long ago that its view is archived.
+    """
     ListTransactions: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.ListTransactionsRequest, _query_service_pb2.ListTransactionsResponse]
     """Lists the lines of an account's statement, newest first. Fails with `NOT_FOUND` (`ACCOUNT_NOT_FOUND`) if
     the account does not exist.
@@ -68,6 +72,10 @@ class QueryServiceAsyncStub(QueryServiceStub):
     GetTransfer: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetTransferRequest, _query_service_pb2.GetTransferResponse]  # type: ignore[assignment]
     """Returns a transfer. Fails with `NOT_FOUND` (`TRANSFER_NOT_FOUND`) if it does not exist, and with
     `NOT_FOUND` (`VIEW_ARCHIVED`) if it ended so long ago that its view is archived.
+    """
+    GetWithdrawal: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetWithdrawalRequest, _query_service_pb2.GetWithdrawalResponse]  # type: ignore[assignment]
+    """Returns a withdrawal that was requested. Fails with `NOT_FOUND` (`WITHDRAWAL_NOT_FOUND`) if it does not exist, and
+    with `NOT_FOUND` (`VIEW_ARCHIVED`) if it ended so long ago that its view is archived.
     """
     ListTransactions: _aio.UnaryUnaryMultiCallable[_query_service_pb2.ListTransactionsRequest, _query_service_pb2.ListTransactionsResponse]  # type: ignore[assignment]
     """Lists the lines of an account's statement, newest first. Fails with `NOT_FOUND` (`ACCOUNT_NOT_FOUND`) if
@@ -109,6 +117,16 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_query_service_pb2.GetTransferResponse, _abc.Awaitable[_query_service_pb2.GetTransferResponse]]:
         """Returns a transfer. Fails with `NOT_FOUND` (`TRANSFER_NOT_FOUND`) if it does not exist, and with
         `NOT_FOUND` (`VIEW_ARCHIVED`) if it ended so long ago that its view is archived.
+        """
+
+    @_abc_1.abstractmethod
+    def GetWithdrawal(
+        self,
+        request: _query_service_pb2.GetWithdrawalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_query_service_pb2.GetWithdrawalResponse, _abc.Awaitable[_query_service_pb2.GetWithdrawalResponse]]:
+        """Returns a withdrawal that was requested. Fails with `NOT_FOUND` (`WITHDRAWAL_NOT_FOUND`) if it does not exist, and
+        with `NOT_FOUND` (`VIEW_ARCHIVED`) if it ended so long ago that its view is archived.
         """
 
     @_abc_1.abstractmethod

@@ -284,6 +284,7 @@ class Transfer(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     DECLINE_REASON_FIELD_NUMBER: _builtins.int
+    OWNER_ID_FIELD_NUMBER: _builtins.int
     transfer_id: _builtins.str
     """The transfer's id."""
     version: _builtins.int
@@ -302,6 +303,8 @@ class Transfer(_message.Message):
     """The caller who approved or declined the transfer; empty before, or if it needed no approval."""
     decline_reason: _builtins.str
     """The reason of the decline; empty unless the transfer was declined."""
+    owner_id: _builtins.str
+    """The owner of the account that sends the money; empty for transfers of earlier releases."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """The amount."""
@@ -329,14 +332,114 @@ class Transfer(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         decline_reason: _builtins.str = ...,
+        owner_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "end_time", b"end_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "decided_by", b"decided_by", "decline_reason", b"decline_reason", "end_time", b"end_time", "from_account_id", b"from_account_id", "reference", b"reference", "requested_by", b"requested_by", "state", b"state", "to_account_id", b"to_account_id", "transfer_id", b"transfer_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "decided_by", b"decided_by", "decline_reason", b"decline_reason", "end_time", b"end_time", "from_account_id", b"from_account_id", "owner_id", b"owner_id", "reference", b"reference", "requested_by", b"requested_by", "state", b"state", "to_account_id", b"to_account_id", "transfer_id", b"transfer_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Transfer: _TypeAlias = Transfer  # noqa: Y015
+
+@_typing.final
+class Withdrawal(_message.Message):
+    """A withdrawal that a second person must approve: the view that the projector maintains."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Withdrawal._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Withdrawal._State.ValueType  # 0
+        """Unused: every withdrawal has a state."""
+        STATE_REQUESTED: Withdrawal._State.ValueType  # 1
+        """The withdrawal waits for approval."""
+        STATE_PAID: Withdrawal._State.ValueType  # 2
+        """The money was paid out. Final."""
+        STATE_DECLINED: Withdrawal._State.ValueType  # 3
+        """The withdrawal was declined. Final."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """States of a withdrawal."""
+
+    STATE_UNSPECIFIED: Withdrawal.State.ValueType  # 0
+    """Unused: every withdrawal has a state."""
+    STATE_REQUESTED: Withdrawal.State.ValueType  # 1
+    """The withdrawal waits for approval."""
+    STATE_PAID: Withdrawal.State.ValueType  # 2
+    """The money was paid out. Final."""
+    STATE_DECLINED: Withdrawal.State.ValueType  # 3
+    """The withdrawal was declined. Final."""
+
+    WITHDRAWAL_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    OWNER_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    REQUESTED_BY_FIELD_NUMBER: _builtins.int
+    DECIDED_BY_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    DECLINE_REASON_FIELD_NUMBER: _builtins.int
+    withdrawal_id: _builtins.str
+    """The withdrawal's id."""
+    version: _builtins.int
+    """The withdrawal's version: the number of its events."""
+    state: Global___Withdrawal.State.ValueType
+    """The withdrawal's state."""
+    account_id: _builtins.str
+    """The account that pays."""
+    owner_id: _builtins.str
+    """The owner of that account."""
+    reference: _builtins.str
+    """The reference text of the command."""
+    requested_by: _builtins.str
+    """The caller who requested the withdrawal."""
+    decided_by: _builtins.str
+    """The caller who approved or declined the withdrawal; empty before."""
+    decline_reason: _builtins.str
+    """The reason of the decline; empty unless the withdrawal was declined."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """The amount."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """The time of the request."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """The time at which the money was paid out or the withdrawal declined; unset before."""
+
+    def __init__(
+        self,
+        *,
+        withdrawal_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+        state: Global___Withdrawal.State.ValueType = ...,
+        account_id: _builtins.str = ...,
+        owner_id: _builtins.str = ...,
+        amount: _money_pb2.Money | None = ...,
+        reference: _builtins.str = ...,
+        requested_by: _builtins.str = ...,
+        decided_by: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        decline_reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "end_time", b"end_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "create_time", b"create_time", "decided_by", b"decided_by", "decline_reason", b"decline_reason", "end_time", b"end_time", "owner_id", b"owner_id", "reference", b"reference", "requested_by", b"requested_by", "state", b"state", "version", b"version", "withdrawal_id", b"withdrawal_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Withdrawal: _TypeAlias = Withdrawal  # noqa: Y015
 
 @_typing.final
 class Transaction(_message.Message):
@@ -423,7 +526,7 @@ class Transaction(_message.Message):
     counterpart_account_id: _builtins.str
     """The other account of a transfer; empty for other lines."""
     related_id: _builtins.str
-    """The id of the transfer or hold; empty for other lines."""
+    """The id of the transfer, the hold or the approved withdrawal; empty for other lines."""
     actor: _builtins.str
     """The sender of the command: the subject of the caller's token."""
     @_builtins.property
@@ -478,10 +581,13 @@ class AccountLedger(_message.Message):
     ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     LAST_FIELD_NUMBER: _builtins.int
+    OWNER_ID_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     """The account's id."""
     version: _builtins.int
     """The number of lines."""
+    owner_id: _builtins.str
+    """The account's owner."""
     @_builtins.property
     def last(self) -> Global___Transaction:
         """The last line."""
@@ -492,10 +598,11 @@ class AccountLedger(_message.Message):
         account_id: _builtins.str = ...,
         version: _builtins.int = ...,
         last: Global___Transaction | None = ...,
+        owner_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last", b"last"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "last", b"last", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "last", b"last", "owner_id", b"owner_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

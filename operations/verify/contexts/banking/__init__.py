@@ -16,6 +16,8 @@ from google.type.money_pb2 import Money
 
 from contracts.events.banking import EVENTS
 from contracts.view_layout import View
+from operations.verify.contexts.banking import withdrawal
+from operations.verify.contexts.banking.withdrawal import fold_window
 from operations.verify.events import describe, find_last, get_first, iterate
 from operations.verify.formats import (
     columns,
@@ -144,18 +146,26 @@ def fold_account_snapshot(events: Sequence[Event]) -> dict[str, Any]:
         "daily_limit": encode_money(view.daily_withdrawal_limit) if limited else None,
         "withdrawn_on": last_day,
         "withdrawn": encode_money(_to_money(view.currency_code, withdrawn)),
+        "paid_alone": fold_window(
+            (_get_payment_time(payment), payment.amount)
+            for payment in iterate(events, *outgoing)
+            if not (payment.approved if isinstance(payment, events_pb2.TransferSent) else payment.withdrawal_id)
+        ),
     }
 
 
 def _get_day(payment: Any) -> str:
-    time = payment.withdrawn_at if isinstance(payment, events_pb2.MoneyWithdrawn) else payment.sent_at
-    return str(time.ToDatetime(UTC).date().isoformat())
+    return str(_get_payment_time(payment).ToDatetime(UTC).date().isoformat())
+
+
+def _get_payment_time(payment: Any) -> Any:
+    return payment.withdrawn_at if isinstance(payment, events_pb2.MoneyWithdrawn) else payment.sent_at
 
 
 TRANSACTIONS: dict[Any, tuple[str, str, str, str]] = {
     events_pb2.AccountOpened: ("OPENED", "", "", ""),
     events_pb2.MoneyDeposited: ("DEPOSITED", "reference", "", ""),
-    events_pb2.MoneyWithdrawn: ("WITHDRAWN", "reference", "", ""),
+    events_pb2.MoneyWithdrawn: ("WITHDRAWN", "reference", "", "withdrawal_id"),
     events_pb2.TransferSent: ("SENT", "reference", "to_account_id", "transfer_id"),
     events_pb2.TransferReceived: ("RECEIVED", "reference", "from_account_id", "transfer_id"),
     events_pb2.MoneyHeld: ("HELD", "", "", "hold_id"),
@@ -209,8 +219,10 @@ def fold_ledger(events: Sequence[Event]) -> types.AccountLedger:
     for field in ("version", "actor"):
         last.ClearField(field)
     last.book_time.FromDatetime(max(_get_time(event.message) for event in events))
-    account_id = get_first(events, events_pb2.AccountOpened).account_id
-    return types.AccountLedger(account_id=account_id, version=len(events), last=last)
+    opened = get_first(events, events_pb2.AccountOpened)
+    return types.AccountLedger(
+        account_id=opened.account_id, version=len(events), last=last, owner_id=opened.owner_id
+    )
 
 
 def event_contributions(transaction: types.Transaction) -> Iterable[tuple[str, str, int]]:
@@ -285,6 +297,7 @@ def fold_transfer(events: Sequence[Event]) -> types.Transfer:
         requested_by="" if immediate else first.requested_by,
         create_time=first.made_at if immediate else first.requested_at,
         end_time=first.made_at if immediate else None,
+        owner_id=first.owner_id,
     )
     if isinstance(last, events_pb2.TransferApproved):
         view.MergeFrom(
@@ -307,11 +320,14 @@ def fold_transfer(events: Sequence[Event]) -> types.Transfer:
 def fold_transfer_snapshot(events: Sequence[Event]) -> dict[str, Any]:
     """Return the state that `decide` works on, as JSON."""
     view = fold_transfer(events)
-    names = ("from_account_id", "to_account_id", "reference", "requested_by")
+    names = ("from_account_id", "to_account_id", "reference", "requested_by", "owner_id")
+    first = events[0].message
+    by = [first.requested_by] if isinstance(first, events_pb2.TransferRequested) else []
     state = types.Transfer.State.Name(view.state).removeprefix("STATE_")
     return {
         "status": state,
         "amount": encode_money(view.amount),
+        "requesters": (list(first.requesters) or by) if by else [],
         **{name: getattr(view, name) for name in names},
     }
 
@@ -380,6 +396,7 @@ AGGREGATES = (
         ),
     ),
     Aggregate("banking.refund", events=EVENTS, snapshot=fold_refund_snapshot, projections=()),
+    *withdrawal.AGGREGATES,
 )
 
 

@@ -1,0 +1,85 @@
+"""Commands and events of withdrawals that a second person approves, and of the sums that one person pays alone."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from command_server.contexts.banking.domain.messages import Reason, Reference
+from command_server.kernel.field_rules import Id
+from command_server.kernel.money import Money, Payment
+
+# Commands
+
+
+@dataclass(frozen=True, slots=True)
+class RequestWithdrawal:
+    """Request a withdrawal that another person approves or declines."""
+
+    withdrawal_id: Id
+    account_id: Id
+    amount: Payment
+    reference: Reference
+    caller: str = ""
+    persons: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class ApproveWithdrawal:
+    """Approve a requested withdrawal, which pays the money out."""
+
+    withdrawal_id: Id
+    caller: str = ""
+    persons: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class DeclineWithdrawal:
+    """Decline a requested withdrawal."""
+
+    withdrawal_id: Id
+    reason: Reason
+    caller: str = ""
+
+
+# Events
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawalRequested:
+    """A withdrawal was requested that another person must approve."""
+
+    withdrawal_id: str
+    account_id: str
+    owner_id: str
+    amount: Money
+    reference: str
+    requested_by: str
+    requesters: tuple[str, ...]
+    requested_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawalApproved:
+    """A requested withdrawal was approved, and the money paid out."""
+
+    withdrawal_id: str
+    approved_by: str
+    approved_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawalDeclined:
+    """A requested withdrawal was declined."""
+
+    withdrawal_id: str
+    reason: str
+    declined_by: str
+    declined_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentCounted:
+    """A person paid money out without an approval, of an account in this currency."""
+
+    payer_id: str
+    amount: Money
+    counted_at: datetime
