@@ -66,6 +66,8 @@ def test_a_larger_order_is_approved_by_another_person() -> None:
     world.execute(LARGE)
     world.assert_rejected(SEND, "PURCHASE_ORDER_NOT_APPROVED", **P1)
     world.assert_rejected(ApprovePurchaseOrder("p-1", caller="ada"), "PURCHASE_ORDER_SAME_CALLER", **P1)
+    behind_a_service = ApprovePurchaseOrder("p-1", caller="app", persons=frozenset(("app", "ada")))
+    world.assert_rejected(behind_a_service, "PURCHASE_ORDER_SAME_CALLER", **P1)
     (approved,) = world.execute(APPROVE)
     assert approved.approved_by == "bob"
     world.assert_unchanged(APPROVE)

@@ -1,6 +1,7 @@
 """Commands and events of purchase orders.
 
-The server sets the field `caller` of a command to the subject of the caller's token.
+The server sets the field `caller` of a command to the subject of the caller's token, and `persons` to that and to
+the person on whose behalf the caller acts.
 """
 
 from dataclasses import dataclass
@@ -55,21 +56,23 @@ class SetReorderTerms:
 
 @dataclass(frozen=True, slots=True)
 class RaisePurchaseOrder:
-    """Raise a purchase order, which another caller may have to approve."""
+    """Raise a purchase order, which another person may have to approve."""
 
     purchase_order_id: Id
     supplier_id: Id
     warehouse_id: Id
     lines: Annotated[tuple[PurchaseLine, ...], at_least(1), at_most(MAX_LINES)]
     caller: str = ""
+    persons: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class ApprovePurchaseOrder:
-    """Approve a purchase order of another caller."""
+    """Approve a purchase order of another person."""
 
     purchase_order_id: Id
     caller: str = ""
+    persons: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +123,12 @@ class PurchaseOrderRaised:
     needs_approval: bool
     raised_by: str
     raised_at: datetime
+    raisers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class PurchaseOrderApproved:
-    """Another caller approved a purchase order."""
+    """Another person approved a purchase order."""
 
     purchase_order_id: str
     approved_by: str

@@ -49,7 +49,7 @@ from command_server.kernel.money import Money
 from command_server.kernel.texts import check_text
 
 APPROVAL_THRESHOLD = 10_000
-"""Largest total, in whole units of any currency, that needs no approval by a second caller."""
+"""Largest total, in whole units of any currency, that needs no approval by a second person."""
 TOLERANCE = 10
 """A delivery may exceed what was ordered by one piece in this many."""
 PURCHASE_DELIVERY_IDS = UUID("0d7a6a1f-0a8e-5a0b-9f33-6b8d1c5c2e04")
@@ -96,7 +96,8 @@ class PurchaseOrder:
     lines: tuple[PurchaseLine, ...] = ()
     received: tuple[int, ...] = ()
     """The number of pieces that have arrived of each line."""
-    raised_by: str = ""
+    raisers: tuple[str, ...] = ()
+    """The caller who raised it, and the person on whose behalf."""
     expected_on: str = ""
 
 
@@ -104,7 +105,8 @@ def evolve(order: PurchaseOrder, event: Event) -> PurchaseOrder:
     match event:
         case PurchaseOrderRaised(_, supplier_id, warehouse_id, lines):
             status = Status.RAISED if event.needs_approval else Status.APPROVED
-            return PurchaseOrder(status, supplier_id, warehouse_id, lines, (0,) * len(lines), event.raised_by)
+            raisers = event.raisers or (event.raised_by,)
+            return PurchaseOrder(status, supplier_id, warehouse_id, lines, (0,) * len(lines), raisers)
         case PurchaseOrderApproved():
             return replace(order, status=Status.APPROVED)
         case PurchaseOrderSent(_, expected_on):
@@ -165,8 +167,8 @@ def decide(command: Command, states: Mapping[str, Any], now: datetime) -> Events
             raise AlreadyExists("PURCHASE_ORDER_EXISTS", purchase_order_id=id_)
         case _, Status.NONE:
             raise NotFound("PURCHASE_ORDER_NOT_FOUND", purchase_order_id=id_)
-        case ApprovePurchaseOrder(_, caller), Status.RAISED:
-            if caller == order.raised_by:
+        case ApprovePurchaseOrder(_, caller, persons), Status.RAISED:
+            if not (persons | {caller}).isdisjoint(order.raisers):
                 raise Rejected("PURCHASE_ORDER_SAME_CALLER", purchase_order_id=id_)
             return {name: [PurchaseOrderApproved(id_, caller, approved_at=now)]}
         case SendToSupplier(_, expected_on), Status.APPROVED:
@@ -220,6 +222,7 @@ def raise_order(command: RaisePurchaseOrder, states: Mapping[str, Any], now: dat
         needs_approval=Money(total.currency_code, APPROVAL_THRESHOLD) < total,
         raised_by=command.caller,
         raised_at=now,
+        raisers=tuple(sorted(command.persons | {command.caller})),
     )
 
 

@@ -263,7 +263,7 @@ class CommandServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RaisePurchaseOrder(self, request, context):
-        """Raises a purchase order. Above 10,000 units another caller has to approve it. Repeating the same order
+        """Raises a purchase order. Above 10,000 units another person has to approve it. Repeating the same order
         changes nothing; a different one with the same id is rejected with `PURCHASE_ORDER_EXISTS`. Also rejected
         with `PURCHASE_ORDER_LINE_REPEATED`, `PURCHASE_ORDER_CURRENCY_MIXED`, `PURCHASE_ORDER_TOTAL_TOO_LARGE` (10^12
         units or more), `PRODUCT_NOT_FOUND` or `PRODUCT_DISCONTINUED`.

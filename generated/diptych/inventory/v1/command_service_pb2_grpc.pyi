@@ -99,7 +99,7 @@ class CommandServiceStub:
     reserved and transferred. Rejected with `PRODUCT_NOT_FOUND`.
     """
     RaisePurchaseOrder: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.RaisePurchaseOrderRequest, _command_service_pb2.RaisePurchaseOrderResponse]
-    """Raises a purchase order. Above 10,000 units another caller has to approve it. Repeating the same order
+    """Raises a purchase order. Above 10,000 units another person has to approve it. Repeating the same order
     changes nothing; a different one with the same id is rejected with `PURCHASE_ORDER_EXISTS`. Also rejected
     with `PURCHASE_ORDER_LINE_REPEATED`, `PURCHASE_ORDER_CURRENCY_MIXED`, `PURCHASE_ORDER_TOTAL_TOO_LARGE` (10^12
     units or more), `PRODUCT_NOT_FOUND` or `PRODUCT_DISCONTINUED`.
@@ -202,7 +202,7 @@ class CommandServiceAsyncStub(CommandServiceStub):
     reserved and transferred. Rejected with `PRODUCT_NOT_FOUND`.
     """
     RaisePurchaseOrder: _aio.UnaryUnaryMultiCallable[_command_service_pb2.RaisePurchaseOrderRequest, _command_service_pb2.RaisePurchaseOrderResponse]  # type: ignore[assignment]
-    """Raises a purchase order. Above 10,000 units another caller has to approve it. Repeating the same order
+    """Raises a purchase order. Above 10,000 units another person has to approve it. Repeating the same order
     changes nothing; a different one with the same id is rejected with `PURCHASE_ORDER_EXISTS`. Also rejected
     with `PURCHASE_ORDER_LINE_REPEATED`, `PURCHASE_ORDER_CURRENCY_MIXED`, `PURCHASE_ORDER_TOTAL_TOO_LARGE` (10^12
     units or more), `PRODUCT_NOT_FOUND` or `PRODUCT_DISCONTINUED`.
@@ -386,7 +386,7 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.RaisePurchaseOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.RaisePurchaseOrderResponse, _abc.Awaitable[_command_service_pb2.RaisePurchaseOrderResponse]]:
-        """Raises a purchase order. Above 10,000 units another caller has to approve it. Repeating the same order
+        """Raises a purchase order. Above 10,000 units another person has to approve it. Repeating the same order
         changes nothing; a different one with the same id is rejected with `PURCHASE_ORDER_EXISTS`. Also rejected
         with `PURCHASE_ORDER_LINE_REPEATED`, `PURCHASE_ORDER_CURRENCY_MIXED`, `PURCHASE_ORDER_TOTAL_TOO_LARGE` (10^12
         units or more), `PRODUCT_NOT_FOUND` or `PRODUCT_DISCONTINUED`.

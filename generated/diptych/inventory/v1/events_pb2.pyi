@@ -1047,6 +1047,7 @@ class PurchaseOrderRaised(_message.Message):
     NEEDS_APPROVAL_FIELD_NUMBER: _builtins.int
     RAISED_BY_FIELD_NUMBER: _builtins.int
     RAISED_AT_FIELD_NUMBER: _builtins.int
+    RAISERS_FIELD_NUMBER: _builtins.int
     purchase_order_id: _builtins.str
     """The purchase order's id."""
     supplier_id: _builtins.str
@@ -1069,6 +1070,12 @@ class PurchaseOrderRaised(_message.Message):
     def raised_at(self) -> _timestamp_pb2.Timestamp:
         """The time of the event."""
 
+    @_builtins.property
+    def raisers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The persons who raised the order, none of whom may approve it: the subject of the caller's token, and the person on
+        whose behalf the caller acts. Empty in events of earlier releases.
+        """
+
     def __init__(
         self,
         *,
@@ -1080,10 +1087,11 @@ class PurchaseOrderRaised(_message.Message):
         needs_approval: _builtins.bool = ...,
         raised_by: _builtins.str = ...,
         raised_at: _timestamp_pb2.Timestamp | None = ...,
+        raisers: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["raised_at", b"raised_at", "total", b"total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines", "needs_approval", b"needs_approval", "purchase_order_id", b"purchase_order_id", "raised_at", b"raised_at", "raised_by", b"raised_by", "supplier_id", b"supplier_id", "total", b"total", "warehouse_id", b"warehouse_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines", "needs_approval", b"needs_approval", "purchase_order_id", b"purchase_order_id", "raised_at", b"raised_at", "raised_by", b"raised_by", "raisers", b"raisers", "supplier_id", b"supplier_id", "total", b"total", "warehouse_id", b"warehouse_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -106,7 +106,8 @@ def fold_snapshot(events: Sequence[Event]) -> dict[str, Any]:
     view = fold_order(events)
     return {
         "status": find_status(events),
-        **{name: getattr(view, name) for name in ("supplier_id", "warehouse_id", "raised_by", "expected_on")},
+        "raisers": list(events[0].message.raisers) or [view.raised_by],
+        **{name: getattr(view, name) for name in ("supplier_id", "warehouse_id", "expected_on")},
         "lines": [
             {"sku": line.sku, "quantity": line.quantity, "unit_price": encode_money(line.unit_price)}
             for line in view.lines
