@@ -76,6 +76,7 @@ class Purchase(Struct, frozen=True):
     pending: str = ""
     """The step without an answer."""
     blocked_reason: str = ""
+    buyer_id: str = ""
 
     @property
     def has_cost(self) -> bool:
@@ -100,7 +101,13 @@ def apply(purchase: Purchase, input_: Input) -> Purchase:
         case EventReceived(events.PurchaseRequested() as event):
             total = event.total
             return Purchase(
-                event.booking_id, event.account_id, total.currency_code, total.units, total.nanos, "PAYING"
+                event.booking_id,
+                event.account_id,
+                total.currency_code,
+                total.units,
+                total.nanos,
+                "PAYING",
+                buyer_id=event.buyer_id,
             )
         case EventReceived(events.TicketsIssued()):
             return replace(purchase, status="SOLD", issued=True)
@@ -176,6 +183,7 @@ def hold_money(purchase: Purchase, at: datetime) -> Send:
         account_id=purchase.account_id,
         amount=build_total(purchase),
         reference=f"tickets {purchase.booking_id}",
+        customer_id=purchase.buyer_id,
     )
     request.deadline.FromDatetime(at + MONEY_LIFETIME)
     return Send("hold_money", request)

@@ -9,6 +9,7 @@ from diptych.banking.v1.types_pb2 import (
     AccountLedger,
     DailyReport,
     Hold,
+    Mandate,
     Statement,
     Transaction,
     Transfer,
@@ -17,19 +18,22 @@ from diptych.banking.v1.types_pb2 import (
 
 from contracts.money import counter_to_nanos, from_nanos, to_nanos
 from contracts.view_layout import View
-from query_server import history_pages
+from query_server import history_pages, list_pages
 from query_server.counters import parse_enum
 from query_server.fresh_reader import FreshReader
 from query_server.not_found import NotFound
 from query_server.service import Query, QueryContext
 from query_server.timestamps import NANOS_PER_SECOND, read_period
+from query_server.view_reader import Window
 from query_server.wire_format import encode_view
 
 ACCOUNTS, HOLDS, TRANSFERS = View.of(Account), View.of(Hold), View.of(Transfer)
 LEDGERS, WITHDRAWALS = View.of(AccountLedger), View.of(Withdrawal)
+MANDATES = View.of(Mandate)
 ACCOUNT_NOT_FOUND = NotFound("banking", "ACCOUNT_NOT_FOUND", ("account_id",))
 HOLD_NOT_FOUND = NotFound("banking", "HOLD_NOT_FOUND", ("hold_id",))
 TRANSFER_NOT_FOUND = NotFound("banking", "TRANSFER_NOT_FOUND", ("transfer_id",))
+MANDATE_NOT_FOUND = NotFound("banking", "MANDATE_NOT_FOUND", ("mandate_id",))
 WITHDRAWAL_NOT_FOUND = NotFound("banking", "WITHDRAWAL_NOT_FOUND", ("withdrawal_id",))
 
 
@@ -47,6 +51,17 @@ async def get_transfer(transfers: FreshReader, request: protocol.GetTransferRequ
 
 async def get_withdrawal(withdrawals: FreshReader, request: protocol.GetWithdrawalRequest) -> bytes:
     return encode_view(await withdrawals.get(request.withdrawal_id, WITHDRAWAL_NOT_FOUND))
+
+
+async def get_mandate(mandates: FreshReader, request: protocol.GetMandateRequest) -> bytes:
+    return encode_view(await mandates.get(request.mandate_id, MANDATE_NOT_FOUND))
+
+
+async def list_mandates(mandates: FreshReader, request: protocol.ListMandatesRequest) -> bytes:
+    view, owner_id = mandates.view, request.owner_id
+    by_account = view.index("owner_account", owner_id, request.account_id)
+    window = Window(by_account if request.account_id else view.index("owner", owner_id))
+    return (await list_pages.read_page(mandates, window, request)).encode()
 
 
 async def list_transactions(ledgers: FreshReader, request: protocol.ListTransactionsRequest) -> bytes:
@@ -136,6 +151,8 @@ CONTEXT = QueryContext(
         "GetHold": Query(HOLDS, get_hold),
         "GetTransfer": Query(TRANSFERS, get_transfer),
         "GetWithdrawal": Query(WITHDRAWALS, get_withdrawal),
+        "GetMandate": Query(MANDATES, get_mandate),
+        "ListMandates": Query(MANDATES, list_mandates),
         "ListTransactions": Query(LEDGERS, list_transactions),
         "GetStatement": Query(LEDGERS, get_statement),
         "GetDailyReport": Query(LEDGERS, get_daily_report),

@@ -2,7 +2,14 @@
 
 from diptych.banking.v1 import command_service_pb2
 
-from command_server.contexts.banking.domain import account_commands, hold, refund, transfer, withdrawal
+from command_server.contexts.banking.domain import (
+    account_commands,
+    hold,
+    mandate,
+    refund,
+    transfer,
+    withdrawal,
+)
 from command_server.kernel.context import Context
 from command_server.kernel.unique_values import UniqueValues
 from contracts.events.banking import EVENTS
@@ -16,6 +23,8 @@ CONTEXT = Context(
         withdrawal.WITHDRAW_DECIDER,
         withdrawal.DECIDER,
         hold.DECIDER,
+        mandate.GRANT_DECIDER,
+        mandate.DECIDER,
         transfer.DECIDER,
         refund.DECIDER,
     ),

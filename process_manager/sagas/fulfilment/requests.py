@@ -130,6 +130,7 @@ def hold_money(fulfilment: Fulfilment, at: datetime) -> Send:
         account_id=fulfilment.account_id,
         amount=_build_total(fulfilment),
         reference=f"order {fulfilment.order_id}",
+        customer_id=fulfilment.customer_id,
     )
     request.deadline.FromDatetime(at + CLAIM_LIFETIME)
     return Send(f"hold_money-{fulfilment.generation}", request)

@@ -30,6 +30,9 @@ def placed(hold: views.Hold, event: events.HoldPlaced) -> None:
     hold.deadline.CopyFrom(event.deadline)
     hold.reference = event.reference
     hold.place_time.CopyFrom(event.placed_at)
+    hold.owner_id = event.owner_id
+    hold.customer_id = event.customer_id
+    hold.mandate_id = event.mandate_id
 
 
 @HOLDS.on(events.HoldFirmed)

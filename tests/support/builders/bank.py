@@ -65,8 +65,10 @@ def identify(command: Any, caller: str, on_behalf_of: str = "") -> Any:
     return replace(command, unique_values=values)
 
 
-def hold(id_: str, units: int, account_id: str = "a", deadline: datetime = DEADLINE) -> PlaceHold:
-    return PlaceHold(id_, account_id, eur(units), deadline, "order o-1")
+def hold(
+    id_: str, units: int, account_id: str = "a", deadline: datetime = DEADLINE, customer_id: str = "ada"
+) -> PlaceHold:
+    return PlaceHold(id_, account_id, eur(units), deadline, "order o-1", customer_id)
 
 
 def refund(id_: str, units: int, account_id: str = "a") -> PayRefund:

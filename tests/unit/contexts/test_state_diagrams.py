@@ -4,6 +4,8 @@ from datetime import timedelta
 from typing import Any
 
 from command_server.contexts.banking.domain.hold import HOLD
+from command_server.contexts.banking.domain.mandate import MANDATE, make_mandate_id
+from command_server.contexts.banking.domain.mandate_messages import GrantMandate, RevokeMandate
 from command_server.contexts.banking.domain.messages import (
     ApproveTransfer,
     CaptureHold,
@@ -46,6 +48,7 @@ from command_server.contexts.ticketing.domain.messages import (
     SettleShow,
 )
 from command_server.contexts.ticketing.domain.show import SHOW
+from diptych_testing.scenario import NOW
 from diptych_testing.world import World
 from tests.support.builders import purchasing, theatre
 from tests.support.builders.bank import eur, hold, make_bank, transfer
@@ -91,7 +94,16 @@ def test_holds_transfers_and_withdrawals_match_their_diagrams() -> None:
         [ask, agree, refuse],
         AFTER_DEADLINES,
     )
-    assert {*holds, *transfers, *withdrawals} == read_diagram("banking.md")
+    grant = GrantMandate("a", "bob", eur(1), eur(1), NOW + timedelta(days=1))
+    revoke = RevokeMandate(make_mandate_id("a", "bob"))
+    mandates = find_transitions(
+        lambda: make_bank(a=10),
+        MANDATE.stream(revoke.mandate_id),
+        {"[*]": [], "GRANTED": [grant], "REVOKED": [grant, revoke]},
+        [grant, revoke],
+        AFTER_DEADLINES,
+    )
+    assert {*holds, *transfers, *withdrawals, *mandates} == read_diagram("banking.md")
 
 
 def test_reservations_and_purchase_orders_match_their_diagrams() -> None:

@@ -2,6 +2,8 @@
 
 An open hold expires at its deadline; a firm one has no deadline. A hold ends when it is captured, so
 that all or part of the money is paid out, or released, so that the money is available again.
+
+A hold is for what a customer orders, who is the account's owner or has a mandate. The mandate counts it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +14,13 @@ from typing import Any
 
 from command_server.contexts.banking.domain import account as rules
 from command_server.contexts.banking.domain.account import ACCOUNT, NO_MONEY, Account
+from command_server.contexts.banking.domain.mandate import (
+    MANDATE,
+    check_covers,
+    free,
+    make_mandate_id,
+    use,
+)
 from command_server.contexts.banking.domain.messages import (
     CaptureHold,
     ExpireHold,
@@ -59,6 +68,11 @@ class Hold:
     reference: str = ""
     deadline: datetime | None = None
     captured: Money | None = None
+    owner_id: str = ""
+    """Of the account; empty for holds of earlier releases, as the customer."""
+    customer_id: str = ""
+    mandate_id: str = ""
+    """The mandate that counts it; empty if the customer is the owner."""
 
     def is_expired(self, now: datetime) -> bool:
         """Return whether the deadline has passed; a firm hold has none."""
@@ -68,7 +82,16 @@ class Hold:
 def evolve(hold: Hold, event: Event) -> Hold:
     match event:
         case HoldPlaced():
-            return Hold(Status.OPEN, event.account_id, event.amount, event.reference, event.deadline)
+            return Hold(
+                Status.OPEN,
+                event.account_id,
+                event.amount,
+                event.reference,
+                event.deadline,
+                owner_id=event.owner_id,
+                customer_id=event.customer_id,
+                mandate_id=event.mandate_id,
+            )
         case HoldFirmed():
             return replace(hold, status=Status.FIRM)
         case HoldCaptured():
@@ -87,11 +110,21 @@ def streams(command: Command) -> Sequence[str]:
 
 
 def related_streams(command: Command, states: Mapping[str, Any]) -> Sequence[str]:
-    """Commands that end a hold also change the held account, which only the hold's state names."""
+    """Commands that end a hold also change the held account and its mandate, which only the hold's state names.
+
+    PlaceHold also changes the customer's mandate, if the account is not the customer's own.
+    """
     hold: Hold = states[HOLD.stream(command.hold_id)]
+    if isinstance(command, PlaceHold):
+        account: Account = states[ACCOUNT.stream(command.account_id)]
+        needs_mandate = hold.status is Status.NONE and account.owner_id not in ("", command.customer_id)
+        mandate_id = make_mandate_id(command.account_id, command.customer_id)
+        return [MANDATE.stream(mandate_id)] if needs_mandate else ()
     ends = isinstance(command, CaptureHold | ReleaseHold | ExpireHold)
-    active = hold.status in (Status.OPEN, Status.FIRM)
-    return [ACCOUNT.stream(hold.account_id)] if ends and active else ()
+    if not ends or hold.status not in (Status.OPEN, Status.FIRM):
+        return ()
+    mandates = [MANDATE.stream(hold.mandate_id)] if hold.mandate_id else []
+    return [ACCOUNT.stream(hold.account_id), *mandates]
 
 
 def decide(command: Command, states: Mapping[str, Any], now: datetime) -> EventsByStream:
@@ -104,7 +137,7 @@ def decide(command: Command, states: Mapping[str, Any], now: datetime) -> Events
         case PlaceHold(), Status.NONE:
             return place(command, states, now)
         case PlaceHold(), _:
-            if replace(hold, status=Status.OPEN, captured=None) == _to_hold(command):
+            if is_same(command, hold):
                 return {}
             raise AlreadyExists("HOLD_EXISTS", hold_id=id_)
         case _, Status.NONE:
@@ -128,25 +161,47 @@ def decide(command: Command, states: Mapping[str, Any], now: datetime) -> Events
     raise Rejected(f"HOLD_ALREADY_{hold.status.name}", hold_id=id_)
 
 
-def _to_hold(command: PlaceHold) -> Hold:
-    return Hold(Status.OPEN, command.account_id, command.amount, command.reference, command.deadline)
+def is_same(command: PlaceHold, hold: Hold) -> bool:
+    """Return whether a command repeats the one that placed the hold."""
+    one = (command.account_id, command.amount, command.reference, command.deadline)
+    other = (hold.account_id, hold.amount, hold.reference, hold.deadline)
+    return one == other and hold.customer_id in ("", command.customer_id)
 
 
 def place(command: PlaceHold, states: Mapping[str, Any], now: datetime) -> EventsByStream:
     """Return the events of a new hold by stream.
 
     Raises:
-        Rejected: the deadline is invalid, or the account cannot pay the amount.
+        Rejected: the deadline is invalid, the account cannot pay the amount, or the customer may not let it pay.
     """
     if not now < command.deadline <= now + MAX_DURATION:
         raise Rejected("HOLD_DEADLINE_INVALID", deadline=command.deadline, most=now + MAX_DURATION)
-    name, account_name = states
-    account: Account = states[account_name]
     id_, account_id, amount = command.hold_id, command.account_id, command.amount
+    name, account_name = streams(command)
+    account: Account = states[account_name]
+    mandate_id = find_mandate(command, account, states, now)
     rules.check_can_pay(account, account_id, amount)
     held = MoneyHeld(account_id, id_, amount, account.balance, account.held + amount, held_at=now)
-    placed = HoldPlaced(id_, account_id, amount, command.deadline, command.reference, placed_at=now)
-    return {name: [placed], account_name: [held]}
+    people = account.owner_id, command.customer_id, mandate_id
+    placed = HoldPlaced(id_, account_id, amount, command.deadline, command.reference, now, *people)
+    return {name: [placed], account_name: [held], **use(mandate_id, id_, amount, states, now)}
+
+
+def find_mandate(command: PlaceHold, account: Account, states: Mapping[str, Any], now: datetime) -> str:
+    """Return the id of the mandate under which a customer orders; empty if they own the account.
+
+    Raises:
+        NotFound: the account does not exist.
+        Rejected: it is closed or in another currency, or no mandate covers the order.
+    """
+    account_id, customer_id = command.account_id, command.customer_id
+    rules.check_open(account, account_id)
+    rules.check_currency(account, command.amount)
+    if account.owner_id == customer_id:
+        return ""
+    mandate_id = make_mandate_id(account_id, customer_id)
+    check_covers(states[MANDATE.stream(mandate_id)], account_id, customer_id, command.amount, now)
+    return mandate_id
 
 
 def capture(command: CaptureHold, hold: Hold, states: Mapping[str, Any], now: datetime) -> EventsByStream:
@@ -154,7 +209,7 @@ def capture(command: CaptureHold, hold: Hold, states: Mapping[str, Any], now: da
 
     A freeze of the account is not checked: it blocks new holds, but not the capture of earlier ones.
     """
-    name, account_name = states
+    name, account_name = HOLD.stream(command.hold_id), ACCOUNT.stream(hold.account_id)
     account: Account = states[account_name]
     amount = command.amount or hold.amount
     rules.check_currency(account, amount)
@@ -163,18 +218,19 @@ def capture(command: CaptureHold, hold: Hold, states: Mapping[str, Any], now: da
     rest, id_ = hold.amount - amount, command.hold_id
     balance, held = account.balance - amount, account.held - hold.amount
     paid = HeldMoneyCaptured(hold.account_id, id_, amount, rest, balance, held, captured_at=now)
-    return {name: [HoldCaptured(id_, amount, rest, captured_at=now)], account_name: [paid]}
+    captured = HoldCaptured(id_, amount, rest, captured_at=now)
+    return {name: [captured], account_name: [paid], **free(hold.mandate_id, id_, rest, states, now)}
 
 
 def release(hold_id: str, hold: Hold, states: Mapping[str, Any], now: datetime) -> EventsByStream:
-    """Return the account's event of a released or expired hold by stream."""
+    """Return the events of a released or expired hold's account and mandate by stream."""
     account_name = ACCOUNT.stream(hold.account_id)
     account: Account = states[account_name]
     held = account.held - hold.amount
     released = HeldMoneyReleased(
         hold.account_id, hold_id, hold.amount, account.balance, held, released_at=now
     )
-    return {account_name: [released]}
+    return {account_name: [released], **free(hold.mandate_id, hold_id, hold.amount, states, now)}
 
 
-DECIDER = Decider(members(Command), (HOLD, ACCOUNT), "hold_id", streams, decide, related_streams)
+DECIDER = Decider(members(Command), (HOLD, ACCOUNT, MANDATE), "hold_id", streams, decide, related_streams)

@@ -122,13 +122,14 @@ class DeclineTransfer:
 
 @dataclass(frozen=True, slots=True)
 class PlaceHold:
-    """Hold money of an account."""
+    """Hold money of an account for what a customer orders."""
 
     hold_id: Id
     account_id: Id
     amount: Payment
     deadline: datetime
     reference: Reference
+    customer_id: Id
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,6 +337,9 @@ class HoldPlaced:
     deadline: datetime
     reference: str
     placed_at: datetime
+    owner_id: str = ""
+    customer_id: str = ""
+    mandate_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -674,6 +674,140 @@ class DeclineTransferResponse(_message.Message):
 Global___DeclineTransferResponse: _TypeAlias = DeclineTransferResponse  # noqa: Y015
 
 @_typing.final
+class GrantMandateRequest(_message.Message):
+    """Request message for `GrantMandate`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    ORDER_LIMIT_FIELD_NUMBER: _builtins.int
+    TOTAL_LIMIT_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
+    account_id: _builtins.str
+    """The account that pays."""
+    customer_id: _builtins.str
+    """The customer who may order."""
+    expected_version: _builtins.int
+    """The version that the mandate must have; unset accepts any version. A different version fails with `ABORTED`."""
+    @_builtins.property
+    def order_limit(self) -> _money_pb2.Money:
+        """The most that one order may cost, in the account's currency; positive, and below 10^12 units."""
+
+    @_builtins.property
+    def total_limit(self) -> _money_pb2.Money:
+        """The most that may be held and paid out under the mandate, in the account's currency, earlier grants included."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """The time at which the mandate ends; later than now."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        account_id: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        order_limit: _money_pb2.Money | None = ...,
+        total_limit: _money_pb2.Money | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        expected_version: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version", "order_limit", b"order_limit", "total_limit", b"total_limit", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "account_id", b"account_id", "customer_id", b"customer_id", "expected_version", b"expected_version", "order_limit", b"order_limit", "request_id", b"request_id", "total_limit", b"total_limit", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
+    _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_version) -> _WhichOneofReturnType__expected_version | None: ...
+
+Global___GrantMandateRequest: _TypeAlias = GrantMandateRequest  # noqa: Y015
+
+@_typing.final
+class GrantMandateResponse(_message.Message):
+    """Response message for `GrantMandate`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _consistency_pb2.Receipt:
+        """The receipt of the command."""
+
+    def __init__(
+        self,
+        *,
+        receipt: _consistency_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GrantMandateResponse: _TypeAlias = GrantMandateResponse  # noqa: Y015
+
+@_typing.final
+class RevokeMandateRequest(_message.Message):
+    """Request message for `RevokeMandate`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MANDATE_ID_FIELD_NUMBER: _builtins.int
+    EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
+    mandate_id: _builtins.str
+    """The mandate's id."""
+    expected_version: _builtins.int
+    """The version that the mandate must have; unset accepts any version. A different version fails with `ABORTED`."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        mandate_id: _builtins.str = ...,
+        expected_version: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version", "mandate_id", b"mandate_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
+    _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_version) -> _WhichOneofReturnType__expected_version | None: ...
+
+Global___RevokeMandateRequest: _TypeAlias = RevokeMandateRequest  # noqa: Y015
+
+@_typing.final
+class RevokeMandateResponse(_message.Message):
+    """Response message for `RevokeMandate`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _consistency_pb2.Receipt:
+        """The receipt of the command."""
+
+    def __init__(
+        self,
+        *,
+        receipt: _consistency_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeMandateResponse: _TypeAlias = RevokeMandateResponse  # noqa: Y015
+
+@_typing.final
 class PlaceHoldRequest(_message.Message):
     """Request message for `PlaceHold`."""
 
@@ -685,6 +819,7 @@ class PlaceHoldRequest(_message.Message):
     AMOUNT_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
     REFERENCE_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     hold_id: _builtins.str
@@ -693,6 +828,8 @@ class PlaceHoldRequest(_message.Message):
     """The account's id."""
     reference: _builtins.str
     """The reference text, for people."""
+    customer_id: _builtins.str
+    """The customer who orders what the hold is for."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """The amount to hold, in the account's currency; positive, and below 10^12 units."""
@@ -710,10 +847,11 @@ class PlaceHoldRequest(_message.Message):
         amount: _money_pb2.Money | None = ...,
         deadline: _timestamp_pb2.Timestamp | None = ...,
         reference: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "deadline", b"deadline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "deadline", b"deadline", "hold_id", b"hold_id", "reference", b"reference", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "customer_id", b"customer_id", "deadline", b"deadline", "hold_id", b"hold_id", "reference", b"reference", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

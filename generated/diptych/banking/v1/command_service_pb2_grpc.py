@@ -93,6 +93,16 @@ class CommandServiceStub:
                 request_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.DeclineTransferRequest.SerializeToString,
                 response_deserializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.DeclineTransferResponse.FromString,
                 _registered_method=True)
+        self.GrantMandate = channel.unary_unary(
+                '/diptych.banking.v1.CommandService/GrantMandate',
+                request_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.GrantMandateRequest.SerializeToString,
+                response_deserializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.GrantMandateResponse.FromString,
+                _registered_method=True)
+        self.RevokeMandate = channel.unary_unary(
+                '/diptych.banking.v1.CommandService/RevokeMandate',
+                request_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.RevokeMandateRequest.SerializeToString,
+                response_deserializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.RevokeMandateResponse.FromString,
+                _registered_method=True)
         self.PlaceHold = channel.unary_unary(
                 '/diptych.banking.v1.CommandService/PlaceHold',
                 request_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.PlaceHoldRequest.SerializeToString,
@@ -236,11 +246,29 @@ class CommandServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GrantMandate(self, request, context):
+        """Lets a customer order at the cost of an account, within limits, or changes the mandate that they have. The receipt
+        names the mandate. Repeating the same grant changes nothing. Rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`,
+        `CURRENCY_MISMATCH`, `MANDATE_OF_OWNER` (the owner needs none) or `MANDATE_UNTIL_INVALID`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeMandate(self, request, context):
+        """Ends a mandate: it covers no new hold. Holds that were placed under it stay. Rejected with `MANDATE_NOT_FOUND`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PlaceHold(self, request, context):
-        """Holds money of an account until a deadline, or without a deadline once the hold is firm. Repeating the
-        same hold changes nothing; a different hold with the same id is rejected with `HOLD_EXISTS`. Also
-        rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH`,
-        `FUNDS_INSUFFICIENT` or `HOLD_DEADLINE_INVALID`.
+        """Holds money of an account until a deadline, or without a deadline once the hold is firm, for what a customer
+        orders: the account's owner, or somebody with a mandate that covers the amount. Repeating the same hold changes
+        nothing; a different hold with the same id is rejected with `HOLD_EXISTS`. Also rejected with
+        `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH`, `FUNDS_INSUFFICIENT` or
+        `HOLD_DEADLINE_INVALID`; and if the customer is not the owner, with `MANDATE_MISSING`, `MANDATE_REVOKED`,
+        `MANDATE_EXPIRED`, `MANDATE_ORDER_LIMIT_EXCEEDED` or `MANDATE_TOTAL_LIMIT_EXCEEDED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -364,6 +392,16 @@ def add_CommandServiceServicer_to_server(servicer, server):
                     servicer.DeclineTransfer,
                     request_deserializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.DeclineTransferRequest.FromString,
                     response_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.DeclineTransferResponse.SerializeToString,
+            ),
+            'GrantMandate': grpc.unary_unary_rpc_method_handler(
+                    servicer.GrantMandate,
+                    request_deserializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.GrantMandateRequest.FromString,
+                    response_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.GrantMandateResponse.SerializeToString,
+            ),
+            'RevokeMandate': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeMandate,
+                    request_deserializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.RevokeMandateRequest.FromString,
+                    response_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.RevokeMandateResponse.SerializeToString,
             ),
             'PlaceHold': grpc.unary_unary_rpc_method_handler(
                     servicer.PlaceHold,
@@ -690,6 +728,60 @@ class CommandService:
             '/diptych.banking.v1.CommandService/DeclineTransfer',
             diptych_dot_banking_dot_v1_dot_command__service__pb2.DeclineTransferRequest.SerializeToString,
             diptych_dot_banking_dot_v1_dot_command__service__pb2.DeclineTransferResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GrantMandate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.banking.v1.CommandService/GrantMandate',
+            diptych_dot_banking_dot_v1_dot_command__service__pb2.GrantMandateRequest.SerializeToString,
+            diptych_dot_banking_dot_v1_dot_command__service__pb2.GrantMandateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeMandate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.banking.v1.CommandService/RevokeMandate',
+            diptych_dot_banking_dot_v1_dot_command__service__pb2.RevokeMandateRequest.SerializeToString,
+            diptych_dot_banking_dot_v1_dot_command__service__pb2.RevokeMandateResponse.FromString,
             options,
             channel_credentials,
             insecure,

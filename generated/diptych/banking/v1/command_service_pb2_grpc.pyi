@@ -84,11 +84,20 @@ class CommandServiceStub:
     """
     DeclineTransfer: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.DeclineTransferRequest, _command_service_pb2.DeclineTransferResponse]
     """Declines a requested transfer for good. Rejected with `TRANSFER_NOT_FOUND` or `TRANSFER_ALREADY_MADE`."""
+    GrantMandate: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.GrantMandateRequest, _command_service_pb2.GrantMandateResponse]
+    """Lets a customer order at the cost of an account, within limits, or changes the mandate that they have. The receipt
+    names the mandate. Repeating the same grant changes nothing. Rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`,
+    `CURRENCY_MISMATCH`, `MANDATE_OF_OWNER` (the owner needs none) or `MANDATE_UNTIL_INVALID`.
+    """
+    RevokeMandate: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.RevokeMandateRequest, _command_service_pb2.RevokeMandateResponse]
+    """Ends a mandate: it covers no new hold. Holds that were placed under it stay. Rejected with `MANDATE_NOT_FOUND`."""
     PlaceHold: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.PlaceHoldRequest, _command_service_pb2.PlaceHoldResponse]
-    """Holds money of an account until a deadline, or without a deadline once the hold is firm. Repeating the
-    same hold changes nothing; a different hold with the same id is rejected with `HOLD_EXISTS`. Also
-    rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH`,
-    `FUNDS_INSUFFICIENT` or `HOLD_DEADLINE_INVALID`.
+    """Holds money of an account until a deadline, or without a deadline once the hold is firm, for what a customer
+    orders: the account's owner, or somebody with a mandate that covers the amount. Repeating the same hold changes
+    nothing; a different hold with the same id is rejected with `HOLD_EXISTS`. Also rejected with
+    `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH`, `FUNDS_INSUFFICIENT` or
+    `HOLD_DEADLINE_INVALID`; and if the customer is not the owner, with `MANDATE_MISSING`, `MANDATE_REVOKED`,
+    `MANDATE_EXPIRED`, `MANDATE_ORDER_LIMIT_EXCEEDED` or `MANDATE_TOTAL_LIMIT_EXCEEDED`.
     """
     FirmHold: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.FirmHoldRequest, _command_service_pb2.FirmHoldResponse]
     """Makes a hold firm: its deadline no longer applies. Rejected with `HOLD_NOT_FOUND`, `HOLD_EXPIRED`,
@@ -180,11 +189,20 @@ class CommandServiceAsyncStub(CommandServiceStub):
     """
     DeclineTransfer: _aio.UnaryUnaryMultiCallable[_command_service_pb2.DeclineTransferRequest, _command_service_pb2.DeclineTransferResponse]  # type: ignore[assignment]
     """Declines a requested transfer for good. Rejected with `TRANSFER_NOT_FOUND` or `TRANSFER_ALREADY_MADE`."""
+    GrantMandate: _aio.UnaryUnaryMultiCallable[_command_service_pb2.GrantMandateRequest, _command_service_pb2.GrantMandateResponse]  # type: ignore[assignment]
+    """Lets a customer order at the cost of an account, within limits, or changes the mandate that they have. The receipt
+    names the mandate. Repeating the same grant changes nothing. Rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`,
+    `CURRENCY_MISMATCH`, `MANDATE_OF_OWNER` (the owner needs none) or `MANDATE_UNTIL_INVALID`.
+    """
+    RevokeMandate: _aio.UnaryUnaryMultiCallable[_command_service_pb2.RevokeMandateRequest, _command_service_pb2.RevokeMandateResponse]  # type: ignore[assignment]
+    """Ends a mandate: it covers no new hold. Holds that were placed under it stay. Rejected with `MANDATE_NOT_FOUND`."""
     PlaceHold: _aio.UnaryUnaryMultiCallable[_command_service_pb2.PlaceHoldRequest, _command_service_pb2.PlaceHoldResponse]  # type: ignore[assignment]
-    """Holds money of an account until a deadline, or without a deadline once the hold is firm. Repeating the
-    same hold changes nothing; a different hold with the same id is rejected with `HOLD_EXISTS`. Also
-    rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH`,
-    `FUNDS_INSUFFICIENT` or `HOLD_DEADLINE_INVALID`.
+    """Holds money of an account until a deadline, or without a deadline once the hold is firm, for what a customer
+    orders: the account's owner, or somebody with a mandate that covers the amount. Repeating the same hold changes
+    nothing; a different hold with the same id is rejected with `HOLD_EXISTS`. Also rejected with
+    `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH`, `FUNDS_INSUFFICIENT` or
+    `HOLD_DEADLINE_INVALID`; and if the customer is not the owner, with `MANDATE_MISSING`, `MANDATE_REVOKED`,
+    `MANDATE_EXPIRED`, `MANDATE_ORDER_LIMIT_EXCEEDED` or `MANDATE_TOTAL_LIMIT_EXCEEDED`.
     """
     FirmHold: _aio.UnaryUnaryMultiCallable[_command_service_pb2.FirmHoldRequest, _command_service_pb2.FirmHoldResponse]  # type: ignore[assignment]
     """Makes a hold firm: its deadline no longer applies. Rejected with `HOLD_NOT_FOUND`, `HOLD_EXPIRED`,
@@ -335,15 +353,36 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         """Declines a requested transfer for good. Rejected with `TRANSFER_NOT_FOUND` or `TRANSFER_ALREADY_MADE`."""
 
     @_abc_1.abstractmethod
+    def GrantMandate(
+        self,
+        request: _command_service_pb2.GrantMandateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_command_service_pb2.GrantMandateResponse, _abc.Awaitable[_command_service_pb2.GrantMandateResponse]]:
+        """Lets a customer order at the cost of an account, within limits, or changes the mandate that they have. The receipt
+        names the mandate. Repeating the same grant changes nothing. Rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`,
+        `CURRENCY_MISMATCH`, `MANDATE_OF_OWNER` (the owner needs none) or `MANDATE_UNTIL_INVALID`.
+        """
+
+    @_abc_1.abstractmethod
+    def RevokeMandate(
+        self,
+        request: _command_service_pb2.RevokeMandateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_command_service_pb2.RevokeMandateResponse, _abc.Awaitable[_command_service_pb2.RevokeMandateResponse]]:
+        """Ends a mandate: it covers no new hold. Holds that were placed under it stay. Rejected with `MANDATE_NOT_FOUND`."""
+
+    @_abc_1.abstractmethod
     def PlaceHold(
         self,
         request: _command_service_pb2.PlaceHoldRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.PlaceHoldResponse, _abc.Awaitable[_command_service_pb2.PlaceHoldResponse]]:
-        """Holds money of an account until a deadline, or without a deadline once the hold is firm. Repeating the
-        same hold changes nothing; a different hold with the same id is rejected with `HOLD_EXISTS`. Also
-        rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH`,
-        `FUNDS_INSUFFICIENT` or `HOLD_DEADLINE_INVALID`.
+        """Holds money of an account until a deadline, or without a deadline once the hold is firm, for what a customer
+        orders: the account's owner, or somebody with a mandate that covers the amount. Repeating the same hold changes
+        nothing; a different hold with the same id is rejected with `HOLD_EXISTS`. Also rejected with
+        `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH`, `FUNDS_INSUFFICIENT` or
+        `HOLD_DEADLINE_INVALID`; and if the customer is not the owner, with `MANDATE_MISSING`, `MANDATE_REVOKED`,
+        `MANDATE_EXPIRED`, `MANDATE_ORDER_LIMIT_EXCEEDED` or `MANDATE_TOTAL_LIMIT_EXCEEDED`.
         """
 
     @_abc_1.abstractmethod

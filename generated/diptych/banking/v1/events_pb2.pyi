@@ -552,12 +552,21 @@ class HoldPlaced(_message.Message):
     DEADLINE_FIELD_NUMBER: _builtins.int
     REFERENCE_FIELD_NUMBER: _builtins.int
     PLACED_AT_FIELD_NUMBER: _builtins.int
+    OWNER_ID_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    MANDATE_ID_FIELD_NUMBER: _builtins.int
     hold_id: _builtins.str
     """The hold's id."""
     account_id: _builtins.str
     """The account's id."""
     reference: _builtins.str
     """The reference text of the command."""
+    owner_id: _builtins.str
+    """The account's owner; empty in events of earlier releases."""
+    customer_id: _builtins.str
+    """The customer who orders what the hold is for; empty in events of earlier releases."""
+    mandate_id: _builtins.str
+    """The mandate under which the customer orders; empty if the account is the customer's own."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """The held amount."""
@@ -579,10 +588,13 @@ class HoldPlaced(_message.Message):
         deadline: _timestamp_pb2.Timestamp | None = ...,
         reference: _builtins.str = ...,
         placed_at: _timestamp_pb2.Timestamp | None = ...,
+        owner_id: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        mandate_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "deadline", b"deadline", "placed_at", b"placed_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "deadline", b"deadline", "hold_id", b"hold_id", "placed_at", b"placed_at", "reference", b"reference"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "customer_id", b"customer_id", "deadline", b"deadline", "hold_id", b"hold_id", "mandate_id", b"mandate_id", "owner_id", b"owner_id", "placed_at", b"placed_at", "reference", b"reference"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1097,3 +1109,177 @@ class PaymentCounted(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PaymentCounted: _TypeAlias = PaymentCounted  # noqa: Y015
+
+@_typing.final
+class MandateGranted(_message.Message):
+    """A customer may order at the cost of an account, within these limits. It may replace an earlier grant."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MANDATE_ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    OWNER_ID_FIELD_NUMBER: _builtins.int
+    ORDER_LIMIT_FIELD_NUMBER: _builtins.int
+    TOTAL_LIMIT_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    GRANTED_AT_FIELD_NUMBER: _builtins.int
+    mandate_id: _builtins.str
+    """The mandate's id."""
+    account_id: _builtins.str
+    """The account that pays."""
+    customer_id: _builtins.str
+    """The customer who may order."""
+    owner_id: _builtins.str
+    """The account's owner."""
+    @_builtins.property
+    def order_limit(self) -> _money_pb2.Money:
+        """The most that one order may cost."""
+
+    @_builtins.property
+    def total_limit(self) -> _money_pb2.Money:
+        """The most that may be held and paid out under the mandate, earlier grants included."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """The time at which the mandate ends."""
+
+    @_builtins.property
+    def granted_at(self) -> _timestamp_pb2.Timestamp:
+        """The time of the grant."""
+
+    def __init__(
+        self,
+        *,
+        mandate_id: _builtins.str = ...,
+        account_id: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        owner_id: _builtins.str = ...,
+        order_limit: _money_pb2.Money | None = ...,
+        total_limit: _money_pb2.Money | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        granted_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["granted_at", b"granted_at", "order_limit", b"order_limit", "total_limit", b"total_limit", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "customer_id", b"customer_id", "granted_at", b"granted_at", "mandate_id", b"mandate_id", "order_limit", b"order_limit", "owner_id", b"owner_id", "total_limit", b"total_limit", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MandateGranted: _TypeAlias = MandateGranted  # noqa: Y015
+
+@_typing.final
+class MandateRevoked(_message.Message):
+    """A mandate ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MANDATE_ID_FIELD_NUMBER: _builtins.int
+    REVOKED_AT_FIELD_NUMBER: _builtins.int
+    mandate_id: _builtins.str
+    """The mandate's id."""
+    @_builtins.property
+    def revoked_at(self) -> _timestamp_pb2.Timestamp:
+        """The time of the end."""
+
+    def __init__(
+        self,
+        *,
+        mandate_id: _builtins.str = ...,
+        revoked_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["revoked_at", b"revoked_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mandate_id", b"mandate_id", "revoked_at", b"revoked_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MandateRevoked: _TypeAlias = MandateRevoked  # noqa: Y015
+
+@_typing.final
+class MandateUsed(_message.Message):
+    """Money was held under a mandate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MANDATE_ID_FIELD_NUMBER: _builtins.int
+    HOLD_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    USED_FIELD_NUMBER: _builtins.int
+    USED_AT_FIELD_NUMBER: _builtins.int
+    mandate_id: _builtins.str
+    """The mandate's id."""
+    hold_id: _builtins.str
+    """The hold's id."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """The amount."""
+
+    @_builtins.property
+    def used(self) -> _money_pb2.Money:
+        """The amount that is held or was paid out under the mandate after this event."""
+
+    @_builtins.property
+    def used_at(self) -> _timestamp_pb2.Timestamp:
+        """The time from which the money is held."""
+
+    def __init__(
+        self,
+        *,
+        mandate_id: _builtins.str = ...,
+        hold_id: _builtins.str = ...,
+        amount: _money_pb2.Money | None = ...,
+        used: _money_pb2.Money | None = ...,
+        used_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "used", b"used", "used_at", b"used_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "hold_id", b"hold_id", "mandate_id", b"mandate_id", "used", b"used", "used_at", b"used_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MandateUsed: _TypeAlias = MandateUsed  # noqa: Y015
+
+@_typing.final
+class MandateFreed(_message.Message):
+    """Money that was held under a mandate was not paid out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MANDATE_ID_FIELD_NUMBER: _builtins.int
+    HOLD_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    USED_FIELD_NUMBER: _builtins.int
+    FREED_AT_FIELD_NUMBER: _builtins.int
+    mandate_id: _builtins.str
+    """The mandate's id."""
+    hold_id: _builtins.str
+    """The hold's id."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """The amount."""
+
+    @_builtins.property
+    def used(self) -> _money_pb2.Money:
+        """The amount that is held or was paid out under the mandate after this event."""
+
+    @_builtins.property
+    def freed_at(self) -> _timestamp_pb2.Timestamp:
+        """The time at which the hold ended."""
+
+    def __init__(
+        self,
+        *,
+        mandate_id: _builtins.str = ...,
+        hold_id: _builtins.str = ...,
+        amount: _money_pb2.Money | None = ...,
+        used: _money_pb2.Money | None = ...,
+        freed_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "freed_at", b"freed_at", "used", b"used"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "freed_at", b"freed_at", "hold_id", b"hold_id", "mandate_id", b"mandate_id", "used", b"used"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MandateFreed: _TypeAlias = MandateFreed  # noqa: Y015

@@ -221,6 +221,124 @@ class GetWithdrawalResponse(_message.Message):
 Global___GetWithdrawalResponse: _TypeAlias = GetWithdrawalResponse  # noqa: Y015
 
 @_typing.final
+class GetMandateRequest(_message.Message):
+    """Request message for `GetMandate`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MANDATE_ID_FIELD_NUMBER: _builtins.int
+    AT_LEAST_AS_FRESH_FIELD_NUMBER: _builtins.int
+    mandate_id: _builtins.str
+    """The mandate's id."""
+    at_least_as_fresh: _builtins.str
+    """Consistency token of the commands that the response must include; empty for none."""
+    def __init__(
+        self,
+        *,
+        mandate_id: _builtins.str = ...,
+        at_least_as_fresh: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least_as_fresh", b"at_least_as_fresh", "mandate_id", b"mandate_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetMandateRequest: _TypeAlias = GetMandateRequest  # noqa: Y015
+
+@_typing.final
+class GetMandateResponse(_message.Message):
+    """Response message for `GetMandate`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MANDATE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def mandate(self) -> _types_pb2.Mandate:
+        """The mandate."""
+
+    def __init__(
+        self,
+        *,
+        mandate: _types_pb2.Mandate | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mandate", b"mandate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mandate", b"mandate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetMandateResponse: _TypeAlias = GetMandateResponse  # noqa: Y015
+
+@_typing.final
+class ListMandatesRequest(_message.Message):
+    """Request message for `ListMandates`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OWNER_ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    AT_LEAST_AS_FRESH_FIELD_NUMBER: _builtins.int
+    owner_id: _builtins.str
+    """The owner of the accounts."""
+    account_id: _builtins.str
+    """Only mandates of this account; empty for all of the owner's."""
+    page_size: _builtins.int
+    """The maximum number of mandates in a page, up to 100; 20 if it is 0. A page may hold fewer and still have a
+    next page.
+    """
+    page_token: _builtins.str
+    """The `next_page_token` of the previous page, for the same owner and account; empty for the first page."""
+    at_least_as_fresh: _builtins.str
+    """Consistency token of the commands that the response must include; empty for none."""
+    def __init__(
+        self,
+        *,
+        owner_id: _builtins.str = ...,
+        account_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        at_least_as_fresh: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "at_least_as_fresh", b"at_least_as_fresh", "owner_id", b"owner_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMandatesRequest: _TypeAlias = ListMandatesRequest  # noqa: Y015
+
+@_typing.final
+class ListMandatesResponse(_message.Message):
+    """Response message for `ListMandates`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MANDATES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """The token of the next page; empty on the last page."""
+    @_builtins.property
+    def mandates(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Mandate]:
+        """The mandates, the most recently created first."""
+
+    def __init__(
+        self,
+        *,
+        mandates: _abc.Iterable[_types_pb2.Mandate] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mandates", b"mandates", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMandatesResponse: _TypeAlias = ListMandatesResponse  # noqa: Y015
+
+@_typing.final
 class ListTransactionsRequest(_message.Message):
     """Request message for `ListTransactions`."""
 

@@ -55,6 +55,16 @@ class QueryServiceStub:
                 request_serializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.GetWithdrawalRequest.SerializeToString,
                 response_deserializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.GetWithdrawalResponse.FromString,
                 _registered_method=True)
+        self.GetMandate = channel.unary_unary(
+                '/diptych.banking.v1.QueryService/GetMandate',
+                request_serializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.GetMandateRequest.SerializeToString,
+                response_deserializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.GetMandateResponse.FromString,
+                _registered_method=True)
+        self.ListMandates = channel.unary_unary(
+                '/diptych.banking.v1.QueryService/ListMandates',
+                request_serializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.ListMandatesRequest.SerializeToString,
+                response_deserializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.ListMandatesResponse.FromString,
+                _registered_method=True)
         self.ListTransactions = channel.unary_unary(
                 '/diptych.banking.v1.QueryService/ListTransactions',
                 request_serializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.ListTransactionsRequest.SerializeToString,
@@ -107,6 +117,20 @@ class QueryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetMandate(self, request, context):
+        """Returns a mandate. Fails with `NOT_FOUND` (`MANDATE_NOT_FOUND`) if it does not exist.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListMandates(self, request, context):
+        """Lists the mandates of one owner's accounts, or of one of them, the most recently created first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListTransactions(self, request, context):
         """Lists the lines of an account's statement, newest first. Fails with `NOT_FOUND` (`ACCOUNT_NOT_FOUND`) if
         the account does not exist.
@@ -152,6 +176,16 @@ def add_QueryServiceServicer_to_server(servicer, server):
                     servicer.GetWithdrawal,
                     request_deserializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.GetWithdrawalRequest.FromString,
                     response_serializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.GetWithdrawalResponse.SerializeToString,
+            ),
+            'GetMandate': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMandate,
+                    request_deserializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.GetMandateRequest.FromString,
+                    response_serializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.GetMandateResponse.SerializeToString,
+            ),
+            'ListMandates': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMandates,
+                    request_deserializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.ListMandatesRequest.FromString,
+                    response_serializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.ListMandatesResponse.SerializeToString,
             ),
             'ListTransactions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListTransactions,
@@ -278,6 +312,60 @@ class QueryService:
             '/diptych.banking.v1.QueryService/GetWithdrawal',
             diptych_dot_banking_dot_v1_dot_query__service__pb2.GetWithdrawalRequest.SerializeToString,
             diptych_dot_banking_dot_v1_dot_query__service__pb2.GetWithdrawalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMandate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.banking.v1.QueryService/GetMandate',
+            diptych_dot_banking_dot_v1_dot_query__service__pb2.GetMandateRequest.SerializeToString,
+            diptych_dot_banking_dot_v1_dot_query__service__pb2.GetMandateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMandates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.banking.v1.QueryService/ListMandates',
+            diptych_dot_banking_dot_v1_dot_query__service__pb2.ListMandatesRequest.SerializeToString,
+            diptych_dot_banking_dot_v1_dot_query__service__pb2.ListMandatesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,10 @@ class QueryServiceStub:
     """Returns a withdrawal that was requested. Fails with `NOT_FOUND` (`WITHDRAWAL_NOT_FOUND`) if it does not exist, and
     with `NOT_FOUND` (`VIEW_ARCHIVED`) if it ended so long ago that its view is archived.
     """
+    GetMandate: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetMandateRequest, _query_service_pb2.GetMandateResponse]
+    """Returns a mandate. Fails with `NOT_FOUND` (`MANDATE_NOT_FOUND`) if it does not exist."""
+    ListMandates: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.ListMandatesRequest, _query_service_pb2.ListMandatesResponse]
+    """Lists the mandates of one owner's accounts, or of one of them, the most recently created first."""
     ListTransactions: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.ListTransactionsRequest, _query_service_pb2.ListTransactionsResponse]
     """Lists the lines of an account's statement, newest first. Fails with `NOT_FOUND` (`ACCOUNT_NOT_FOUND`) if
     the account does not exist.
@@ -77,6 +81,10 @@ class QueryServiceAsyncStub(QueryServiceStub):
     """Returns a withdrawal that was requested. Fails with `NOT_FOUND` (`WITHDRAWAL_NOT_FOUND`) if it does not exist, and
     with `NOT_FOUND` (`VIEW_ARCHIVED`) if it ended so long ago that its view is archived.
     """
+    GetMandate: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetMandateRequest, _query_service_pb2.GetMandateResponse]  # type: ignore[assignment]
+    """Returns a mandate. Fails with `NOT_FOUND` (`MANDATE_NOT_FOUND`) if it does not exist."""
+    ListMandates: _aio.UnaryUnaryMultiCallable[_query_service_pb2.ListMandatesRequest, _query_service_pb2.ListMandatesResponse]  # type: ignore[assignment]
+    """Lists the mandates of one owner's accounts, or of one of them, the most recently created first."""
     ListTransactions: _aio.UnaryUnaryMultiCallable[_query_service_pb2.ListTransactionsRequest, _query_service_pb2.ListTransactionsResponse]  # type: ignore[assignment]
     """Lists the lines of an account's statement, newest first. Fails with `NOT_FOUND` (`ACCOUNT_NOT_FOUND`) if
     the account does not exist.
@@ -128,6 +136,22 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         """Returns a withdrawal that was requested. Fails with `NOT_FOUND` (`WITHDRAWAL_NOT_FOUND`) if it does not exist, and
         with `NOT_FOUND` (`VIEW_ARCHIVED`) if it ended so long ago that its view is archived.
         """
+
+    @_abc_1.abstractmethod
+    def GetMandate(
+        self,
+        request: _query_service_pb2.GetMandateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_query_service_pb2.GetMandateResponse, _abc.Awaitable[_query_service_pb2.GetMandateResponse]]:
+        """Returns a mandate. Fails with `NOT_FOUND` (`MANDATE_NOT_FOUND`) if it does not exist."""
+
+    @_abc_1.abstractmethod
+    def ListMandates(
+        self,
+        request: _query_service_pb2.ListMandatesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_query_service_pb2.ListMandatesResponse, _abc.Awaitable[_query_service_pb2.ListMandatesResponse]]:
+        """Lists the mandates of one owner's accounts, or of one of them, the most recently created first."""
 
     @_abc_1.abstractmethod
     def ListTransactions(

@@ -184,6 +184,9 @@ class Hold(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     CAPTURED_FIELD_NUMBER: _builtins.int
     RELEASE_REASON_FIELD_NUMBER: _builtins.int
+    OWNER_ID_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    MANDATE_ID_FIELD_NUMBER: _builtins.int
     hold_id: _builtins.str
     """The hold's id."""
     version: _builtins.int
@@ -196,6 +199,12 @@ class Hold(_message.Message):
     """The reference text of the command."""
     release_reason: _builtins.str
     """The reason of the release; empty unless the hold was released."""
+    owner_id: _builtins.str
+    """The account's owner; empty for holds of earlier releases."""
+    customer_id: _builtins.str
+    """The customer who orders what the hold is for; empty for holds of earlier releases."""
+    mandate_id: _builtins.str
+    """The mandate under which the customer orders; empty if the account is the customer's own."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """The held amount."""
@@ -230,14 +239,118 @@ class Hold(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         captured: _money_pb2.Money | None = ...,
         release_reason: _builtins.str = ...,
+        owner_id: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        mandate_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "captured", b"captured", "deadline", b"deadline", "end_time", b"end_time", "place_time", b"place_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "captured", b"captured", "deadline", b"deadline", "end_time", b"end_time", "hold_id", b"hold_id", "place_time", b"place_time", "reference", b"reference", "release_reason", b"release_reason", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "captured", b"captured", "customer_id", b"customer_id", "deadline", b"deadline", "end_time", b"end_time", "hold_id", b"hold_id", "mandate_id", b"mandate_id", "owner_id", b"owner_id", "place_time", b"place_time", "reference", b"reference", "release_reason", b"release_reason", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Hold: _TypeAlias = Hold  # noqa: Y015
+
+@_typing.final
+class Mandate(_message.Message):
+    """A mandate of a customer to order at the cost of somebody's account: the view that the projector maintains."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Mandate._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Mandate._State.ValueType  # 0
+        """Unused: every mandate has a state."""
+        STATE_GRANTED: Mandate._State.ValueType  # 1
+        """The mandate covers holds, until its time is over."""
+        STATE_REVOKED: Mandate._State.ValueType  # 2
+        """The mandate covers no new hold, unless it is granted again."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """States of a mandate."""
+
+    STATE_UNSPECIFIED: Mandate.State.ValueType  # 0
+    """Unused: every mandate has a state."""
+    STATE_GRANTED: Mandate.State.ValueType  # 1
+    """The mandate covers holds, until its time is over."""
+    STATE_REVOKED: Mandate.State.ValueType  # 2
+    """The mandate covers no new hold, unless it is granted again."""
+
+    MANDATE_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    OWNER_ID_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    ORDER_LIMIT_FIELD_NUMBER: _builtins.int
+    TOTAL_LIMIT_FIELD_NUMBER: _builtins.int
+    USED_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    REVOKE_TIME_FIELD_NUMBER: _builtins.int
+    mandate_id: _builtins.str
+    """The mandate's id."""
+    version: _builtins.int
+    """The mandate's version: the number of its events."""
+    state: Global___Mandate.State.ValueType
+    """The mandate's state."""
+    account_id: _builtins.str
+    """The account that pays."""
+    owner_id: _builtins.str
+    """The account's owner."""
+    customer_id: _builtins.str
+    """The customer who may order."""
+    @_builtins.property
+    def order_limit(self) -> _money_pb2.Money:
+        """The most that one order may cost."""
+
+    @_builtins.property
+    def total_limit(self) -> _money_pb2.Money:
+        """The most that may be held and paid out under the mandate."""
+
+    @_builtins.property
+    def used(self) -> _money_pb2.Money:
+        """What is held and was paid out under the mandate."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """The time at which the mandate ends."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """The time of the first grant."""
+
+    @_builtins.property
+    def revoke_time(self) -> _timestamp_pb2.Timestamp:
+        """The time of the last revocation; unset before."""
+
+    def __init__(
+        self,
+        *,
+        mandate_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+        state: Global___Mandate.State.ValueType = ...,
+        account_id: _builtins.str = ...,
+        owner_id: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        order_limit: _money_pb2.Money | None = ...,
+        total_limit: _money_pb2.Money | None = ...,
+        used: _money_pb2.Money | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        revoke_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "order_limit", b"order_limit", "revoke_time", b"revoke_time", "total_limit", b"total_limit", "until", b"until", "used", b"used"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "create_time", b"create_time", "customer_id", b"customer_id", "mandate_id", b"mandate_id", "order_limit", b"order_limit", "owner_id", b"owner_id", "revoke_time", b"revoke_time", "state", b"state", "total_limit", b"total_limit", "until", b"until", "used", b"used", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Mandate: _TypeAlias = Mandate  # noqa: Y015
 
 @_typing.final
 class Transfer(_message.Message):

@@ -16,7 +16,7 @@ from google.type.money_pb2 import Money
 
 from contracts.events.banking import EVENTS
 from contracts.view_layout import View
-from operations.verify.contexts.banking import withdrawal
+from operations.verify.contexts.banking import mandate, withdrawal
 from operations.verify.contexts.banking.withdrawal import fold_window
 from operations.verify.events import describe, find_last, get_first, iterate
 from operations.verify.formats import (
@@ -259,6 +259,9 @@ def fold_hold(events: Sequence[Event]) -> types.Hold:
         deadline=placed.deadline,
         reference=placed.reference,
         place_time=placed.placed_at,
+        owner_id=placed.owner_id,
+        customer_id=placed.customer_id,
+        mandate_id=placed.mandate_id,
     )
     if type(last) in HOLD_END_TIMES:
         view.end_time.CopyFrom(getattr(last, HOLD_END_TIMES[type(last)]))
@@ -279,7 +282,14 @@ def fold_hold_snapshot(events: Sequence[Event]) -> dict[str, Any]:
         "reference": view.reference,
         "deadline": encode_time(view.deadline),
         "captured": encode_money(view.captured) if view.HasField("captured") else None,
+        **{name: getattr(view, name) for name in ("owner_id", "customer_id", "mandate_id")},
     }
+
+
+def list_mandates(events: Sequence[Event]) -> Iterable[str]:
+    """Return the stream of the mandate that counts a hold: it names the hold, too."""
+    mandate_id = get_first(events, events_pb2.HoldPlaced).mandate_id
+    return [f"banking.mandate.{mandate_id}"] if mandate_id else []
 
 
 def fold_transfer(events: Sequence[Event]) -> types.Transfer:
@@ -380,6 +390,7 @@ AGGREGATES = (
                 columns=columns("state", "account_id", "amount", "deadline"),
             ),
         ),
+        list_counterparts=list_mandates,
     ),
     Aggregate(
         "banking.transfer",
@@ -397,6 +408,7 @@ AGGREGATES = (
     ),
     Aggregate("banking.refund", events=EVENTS, snapshot=fold_refund_snapshot, projections=()),
     *withdrawal.AGGREGATES,
+    mandate.MANDATES,
 )
 
 
