@@ -26,11 +26,11 @@ from google.type.money_pb2 import Money
 
 from bench import requests
 
-ACCOUNTS = 100
-"""Accounts that pay, in turn."""
 CLAIM_LIFETIME = timedelta(hours=1)
 SUPPLIES = 1_000_000
-"""Pieces of each product, and euros of each account: enough for every run."""
+"""Pieces of each product: enough for every run."""
+FUNDS = 1_000
+"""Euros of each account: enough for its order."""
 LINES = 3
 TIMEOUT = 60.0
 """Seconds per call."""
@@ -77,7 +77,7 @@ def name_method(kind: type[Message]) -> str:
 
 
 def generate_supplies() -> Iterator[Message]:
-    """Yield the commands that all orders need: products with stock, then accounts with money."""
+    """Yield the commands that all orders need: products with stock."""
     for number in range(LINES):
         yield RegisterProductRequest(sku=f"sku-{number}", title="A thing of some use")
     for number in range(LINES):
@@ -88,18 +88,28 @@ def generate_supplies() -> Iterator[Message]:
             reason=RECEIPT_REASON_OPENING,
             delivery_note=f"note-{number}",
         )
-    for number in range(ACCOUNTS):
-        yield OpenAccountRequest(account_id=f"account-{number}", owner_id="bench", currency_code="EUR")
-    amount = Money(currency_code="EUR", units=SUPPLIES)
-    for number in range(ACCOUNTS):
-        yield DepositRequest(account_id=f"account-{number}", amount=amount, reference="for orders")
+
+
+def list_account_commands(orders: Iterable[PlaceOrderRequest]) -> Steps:
+    """Return the commands that open an account of each order's customer, and those that fund them."""
+    accounts = {order.account_id: order.customer_id for order in orders}
+    amount = Money(currency_code="EUR", units=FUNDS)
+    opening = [
+        OpenAccountRequest(account_id=account_id, owner_id=customer_id, currency_code="EUR")
+        for account_id, customer_id in accounts.items()
+    ]
+    deposits = [
+        DepositRequest(account_id=account_id, amount=amount, reference="for an order")
+        for account_id in accounts
+    ]
+    return opening, deposits
 
 
 def generate_orders(prefix: str, count: int, first: int) -> Iterator[PlaceOrderRequest]:
     """Yield orders that need no review: each of another customer, since many of one are suspicious."""
     for number, order in enumerate(requests.generate_orders(count, f"{prefix}-", first), first):
         order.customer_id = f"{prefix}-{number}"
-        order.account_id = f"account-{number % ACCOUNTS}"
+        order.account_id = f"account-{prefix}-{number}"
         yield order
 
 
@@ -118,6 +128,7 @@ def list_steps(order: PlaceOrderRequest) -> Steps:
         amount=sum_prices(order),
         reference=f"order {order.order_id}",
         deadline=deadline,
+        customer_id=order.customer_id,
     )
     assess = AssessOrderRequest(customer_id=order.customer_id, order_id=order.order_id, order_version=1)
     firm = (FirmReservationRequest(reservation_id=claim), FirmHoldRequest(hold_id=claim))

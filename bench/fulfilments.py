@@ -11,7 +11,14 @@ from diptych.ordering.v1.types_pb2 import Order
 from redis.asyncio import Redis
 
 from bench.comparison import InvalidRun, Sample
-from bench.fulfilment_calls import Caller, generate_orders, generate_supplies, list_steps, send_all
+from bench.fulfilment_calls import (
+    Caller,
+    generate_orders,
+    generate_supplies,
+    list_account_commands,
+    list_steps,
+    send_all,
+)
 from bench.hosted_stack import RunningSystem
 from bench.load_generator import LoadGenerator, write_requests
 from bench.process_cost import CpuMeter
@@ -63,6 +70,8 @@ class Fulfilments:
         """
         prefix = f"run-{self._placed}"
         orders = list(generate_orders(prefix, count, 0))
+        for commands in list_account_commands(orders):
+            await send_all(self._caller, commands, IN_FLIGHT)
         meter = CpuMeter(self._processes)
         if direct:
             await self._fulfil(orders, rate)

@@ -46,7 +46,7 @@ async def main(tls: bool = False) -> None:
             await CatalogueDemo(stack).run()
             async with await connect(stack.settings.nats_url, "demo") as nats:
                 orders = await OrderingDemo(stack, nats, customer_id).run()
-            await FulfilmentDemo(stack, orders).run()
+            await FulfilmentDemo(stack, orders, customer_id).run()
             await PurchasingDemo(stack).run()
             await TicketingDemo(stack).run()
             await _verify(stack)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -34,11 +35,21 @@ from operations.processes import PROCESS_MANAGER
 
 SCOPES = (
     *("ordering.place", "ordering.review", "ordering.ship", "inventory.write", "inventory.read"),
-    *("banking.open", "banking.deposit", "banking.read", "fulfilment.read", "catalogue.quote"),
+    *(
+        "banking.open",
+        "banking.deposit",
+        "banking.mandate",
+        "banking.read",
+        "fulfilment.read",
+        "catalogue.quote",
+    ),
     *("ordering.all", "banking.all", "fulfilment.all", "catalogue.all"),
 )
 DELIVERIES = {"lamp-1": 100, "desk-1": 4, "vase-1": 1}
 DEPOSITS = {"a-1": 2_000, "b-1": 100, "c-1": 20_000, "d-1": 5_000}
+OWNERS = {"a-1": "ada", "b-1": "bob", "c-1": "cyd", "d-1": "dan"}
+FRIENDS_LIMIT = 100
+"""Euros that a friend of Ada's may spend of her account."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +95,11 @@ class FulfilmentDemo:
     Args:
         stack: a stack without a process manager.
         previous_orders: existing orders, each with the expected state of its fulfilment.
+        friend: the customer of these orders, who may order at the cost of Ada's account.
     """
 
-    def __init__(self, stack: Stack, previous_orders: Mapping[str, str]) -> None:
+    def __init__(self, stack: Stack, previous_orders: Mapping[str, str], friend: str) -> None:
+        self._friend = friend
         self._previous_orders = previous_orders
         self._manager = stack.add(PROCESS_MANAGER)
         token = stack.token(*SCOPES)
@@ -143,13 +156,23 @@ class FulfilmentDemo:
             print_line(f"{quantity:3} {sku}")
         for account_id, units in DEPOSITS.items():
             opening = banking.OpenAccountRequest(
-                account_id=account_id, owner_id=account_id, currency_code="EUR"
+                account_id=account_id, owner_id=OWNERS[account_id], currency_code="EUR"
             )
             await self._write.send(self._banking.OpenAccount, opening)
             amount = Money(currency_code="EUR", units=units)
             deposit = banking.DepositRequest(account_id=account_id, amount=amount, reference="first deposit")
             await self._write.send(self._banking.Deposit, deposit)
-            print_line(f"{format_amount(amount):>12} in {account_id}")
+            print_line(f"{format_amount(amount):>12} in {account_id}, {OWNERS[account_id]}'s")
+        await self._grant_mandate()
+
+    async def _grant_mandate(self) -> None:
+        limit = Money(currency_code="EUR", units=FRIENDS_LIMIT)
+        mandate = banking.GrantMandateRequest(
+            account_id="a-1", customer_id=self._friend, order_limit=limit, total_limit=limit
+        )
+        mandate.until.FromDatetime(datetime.now(UTC) + timedelta(days=30))
+        await self._write.send(self._banking.GrantMandate, mandate)
+        print_line(f"{format_amount(limit):>12} of a-1 may be spent by {self._friend}")
 
     async def _start_manager(self) -> None:
         await self._manager.start()

@@ -80,7 +80,7 @@ async def test_a_transfer_is_on_both_statements_and_in_the_report(caller: Caller
         )
     )
     placing = commands.PlaceHoldRequest(
-        hold_id=uuid4().hex, account_id=one, amount=kroner(200), reference="an order"
+        hold_id=uuid4().hex, account_id=one, amount=kroner(200), reference="an order", customer_id="ada"
     )
     placing.deadline.FromDatetime(datetime.now(UTC) + timedelta(hours=1))
     await caller.execute(placing)

@@ -45,7 +45,7 @@ async def execute_all(trade: Trade, requests: Sequence[object]) -> str:
 async def place_orders(trade: Trade, customer: str) -> list[str]:
     """Place the customer's orders, which stock and money suffice for; return their ids."""
     skus = [await trade.create_product(ORDERS * GROUPS) for _ in range(LINES_PER_GROUP)]
-    account = await trade.open_account(ORDERS)
+    account = await trade.open_account(ORDERS, customer)
     requests: list[PlaceOrderRequest] = [large_order(customer, account, skus) for _ in range(ORDERS)]
     await execute_all(trade, requests)
     return [request.order_id for request in requests]

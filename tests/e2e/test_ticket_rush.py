@@ -26,6 +26,7 @@ from operations.processes import COMMAND_SERVER
 from tests.support.harness.caller import Caller
 from tests.support.harness.invariants import verify_stack
 from tests.support.harness.tcp_proxy import TcpProxy
+from tests.support.harness.trade import grant
 from tests.support.harness.waiting import until
 
 pytestmark = pytest.mark.long
@@ -35,7 +36,7 @@ CUT_INTERVAL = 0.7
 """Seconds between two cuts of all connections."""
 SCOPES = (
     *("ticketing.write", "ticketing.buy", "ticketing.read", "ticketing.all"),
-    *("banking.open", "banking.deposit", "banking.read", "banking.all"),
+    *("banking.open", "banking.deposit", "banking.mandate", "banking.read", "banking.all"),
 )
 SOLD_OUT = ("SEATS_TAKEN", "SEATS_NOT_TOGETHER")
 
@@ -52,6 +53,7 @@ class Rush:
     def __init__(self, connection: aio.Connection, show_id: str, account_id: str) -> None:
         self._connection = connection
         self._commands: Any = CommandServiceStub(connection.channel)
+        self._bank: Any = BankingStub(connection.channel)
         self._show_id, self._account_id = show_id, account_id
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self.outcomes: Counter[str] = Counter()
@@ -65,8 +67,9 @@ class Rush:
                 reason = await self._hold(booking_id, f"buyer-{number}", count)
                 if not reason:
                     self.bought[booking_id] = count
+                    await self.send(self._bank.GrantMandate, grant(self._account_id, f"buyer-{number}"))
                     buy = commands.BuySeatsRequest(booking_id=booking_id, account_id=self._account_id)
-                    await self.send("BuySeats", buy)
+                    await self.send(self._commands.BuySeats, buy)
                     break
             self.outcomes[reason or "OK"] += 1
 
@@ -81,17 +84,17 @@ class Rush:
         )
         request.deadline.FromDatetime(datetime.now(UTC) + timedelta(minutes=50))
         try:
-            await self.send("HoldSeats", request)
+            await self.send(self._commands.HoldSeats, request)
         except Rejection as rejection:
             return rejection.reason
         return ""
 
-    async def send(self, method: str, request: Any) -> None:
+    async def send(self, method: Any, request: Any) -> None:
         """Send a command until its outcome is known; the connection gives it one request id."""
         request.request_id = str(uuid4())
         while True:
             with suppress(OutcomeUnknown):
-                await self._connection.send(getattr(self._commands, method), request)
+                await self._connection.send(method, request)
                 return
 
 

@@ -22,11 +22,12 @@ from tests.support.harness.caller import Caller
 from tests.support.harness.invariants import verify_stack
 from tests.support.harness.process_managers import Call, FaultyClient, run_managers
 from tests.support.harness.rpc_failure import reason_of
+from tests.support.harness.trade import grant
 from tests.support.harness.waiting import until
 
 SCOPES = (
     *("ticketing.write", "ticketing.buy", "ticketing.read", "ticketing.waiting"),
-    *("banking.open", "banking.deposit", "banking.read"),
+    *("banking.open", "banking.deposit", "banking.mandate", "banking.read"),
 )
 BUYERS, SEATS = 24, 20
 EUR = "EUR"
@@ -105,6 +106,7 @@ async def buy(
 ) -> str:
     request = hold(show_id, buyer, count, booking_id=booking_id)
     await caller.execute(request)
+    await caller.execute(grant(account_id, buyer))
     buying = commands.BuySeatsRequest(booking_id=request.booking_id, account_id=account_id)
     token = (await caller.execute(buying)).consistency_token
     await caller.query(queries.GetBookingRequest(booking_id=request.booking_id, at_least_as_fresh=token))

@@ -80,7 +80,7 @@ class Tellers(Traffic):
         if kind == "h":
             hold_id = f"{self.bank}-{choose.getrandbits(64):x}"
             placing = commands.PlaceHoldRequest(
-                hold_id=hold_id, account_id=one, amount=euros(amount), reference="held"
+                hold_id=hold_id, account_id=one, amount=euros(amount), reference="held", customer_id="ada"
             )
             placing.deadline.FromDatetime(datetime.now(UTC) + timedelta(hours=1))
             return "PlaceHold", placing

@@ -75,7 +75,9 @@ async def place_holds(caller: Caller, deadline: datetime) -> None:
     await caller.execute(banking.OpenAccountRequest(account_id=id_, owner_id="ada", currency_code="EUR"))
     await caller.execute(banking.DepositRequest(account_id=id_, amount=euros(HOLDS), reference="pay"))
     for _ in range(HOLDS):
-        hold = banking.PlaceHoldRequest(hold_id=str(uuid4()), account_id=id_, amount=euros(1), reference="r")
+        hold = banking.PlaceHoldRequest(
+            hold_id=str(uuid4()), account_id=id_, amount=euros(1), reference="r", customer_id="ada"
+        )
         hold.deadline.FromDatetime(deadline)
         await caller.execute(hold)
 

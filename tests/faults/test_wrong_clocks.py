@@ -102,7 +102,11 @@ async def place_short_hold(caller: Caller, account_id: str) -> None:
         commands.DepositRequest(account_id=account_id, amount=euros(100_000), reference="in")
     )
     placing = commands.PlaceHoldRequest(
-        hold_id=f"short-{secrets.token_hex(8)}", account_id=account_id, amount=euros(1), reference="held"
+        hold_id=f"short-{secrets.token_hex(8)}",
+        account_id=account_id,
+        amount=euros(1),
+        reference="held",
+        customer_id="ada",
     )
     placing.deadline.FromDatetime(datetime.now(UTC) + timedelta(minutes=15))
     receipt = await caller.execute(placing)

@@ -42,7 +42,8 @@ def deposit(account_id: str, units: int) -> Deposit:
 
 
 def withdraw(account_id: str, units: int, caller: str = "ada", on_behalf_of: str = "") -> Withdraw:
-    return identify(Withdraw(account_id, eur(units), "cash"), caller, on_behalf_of)
+    command: Withdraw = identify(Withdraw(account_id, eur(units), "cash"), caller, on_behalf_of)
+    return command
 
 
 def transfer(
@@ -53,11 +54,12 @@ def transfer(
     caller: str = "ada",
     on_behalf_of: str = "",
 ) -> Transfer:
-    return identify(Transfer(id_, sender, recipient, eur(units), "rent"), caller, on_behalf_of)
+    command: Transfer = identify(Transfer(id_, sender, recipient, eur(units), "rent"), caller, on_behalf_of)
+    return command
 
 
 def identify(command: Any, caller: str, on_behalf_of: str = "") -> Any:
-    """Return a command with what the server adds about its caller and the values of which there may be one."""
+    """Return a command with what the server adds: who calls, and the ids of hidden values."""
     command = replace(command, caller=caller, persons=frozenset(filter(None, (caller, on_behalf_of))))
     if not hasattr(command, "unique_values"):
         return command

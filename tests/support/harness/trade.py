@@ -30,7 +30,8 @@ SCOPES = (
     *("ordering.place", "ordering.own-prices", "ordering.read", "ordering.review"),
     *("ordering.confirm", "ordering.ship"),
     *("inventory.write", "inventory.reserve", "inventory.read"),
-    *("banking.open", "banking.deposit", "banking.pay", "banking.hold", "banking.read"),
+    *("banking.open", "banking.deposit", "banking.pay", "banking.hold", "banking.mandate"),
+    "banking.read",
     *("fulfilment.read", "sagas.read"),
 )
 PRICE = 30
@@ -45,6 +46,8 @@ class Trade:
     def __init__(self, caller: Caller) -> None:
         self.caller = caller
         self._tokens: dict[str, str] = {}
+        self._payers: dict[str, set[str]] = {}
+        """The customers who may order at the cost of an account: its owner, and those with a mandate."""
 
     async def create_product(self, quantity: int) -> str:
         """Create a product with this quantity in warehouse w-1; return its sku."""
@@ -61,12 +64,13 @@ class Trade:
         )
         return sku
 
-    async def open_account(self, units: int) -> str:
+    async def open_account(self, units: int, owner_id: str = "ada") -> str:
         """Open an account with this balance in euros; return its id."""
         account_id, amount = uuid4().hex, Money(currency_code="EUR", units=units)
         await self.caller.execute(
-            banking.OpenAccountRequest(account_id=account_id, owner_id="ada", currency_code="EUR")
+            banking.OpenAccountRequest(account_id=account_id, owner_id=owner_id, currency_code="EUR")
         )
+        self._payers[account_id] = {owner_id}
         await self.caller.execute(
             banking.DepositRequest(account_id=account_id, amount=amount, reference="pay")
         )
@@ -109,10 +113,20 @@ class Trade:
                 return order_id
 
     async def place(self, request: ordering.PlaceOrderRequest) -> str:
-        """Place an order; return its id."""
+        """Place an order; return its id. Its customer gets a mandate to let the account pay."""
+        payers = self._payers.get(request.account_id, {request.customer_id})
+        if request.customer_id not in payers:
+            payers.add(request.customer_id)
+            await self._execute(grant(request.account_id, request.customer_id))
+        receipt = await self._execute(request)
+        self._tokens[request.order_id] = receipt.consistency_token
+        return request.order_id
+
+    async def _execute(self, request: Any) -> Any:
+        """Execute a command; repeat it while no server takes it."""
         while True:
             try:
-                receipt = await self.caller.execute(request)
+                return await self.caller.execute(request)
             except grpc.aio.AioRpcError as error:
                 assert error.code() in (
                     grpc.StatusCode.UNAVAILABLE,
@@ -120,9 +134,6 @@ class Trade:
                     grpc.StatusCode.RESOURCE_EXHAUSTED,
                 ), error
                 await asyncio.sleep(0.05)  # its server was killed: send the same request again
-            else:
-                self._tokens[request.order_id] = receipt.consistency_token
-                return request.order_id
 
     async def watch_until(self, order_id: str, state: int) -> None:
         """Watch an order until it is in this state."""
@@ -144,7 +155,7 @@ class Trade:
         line = ReservationLine(sku=sku, warehouse_id="w-1", quantity=2)
         reserve = inventory.ReserveStockRequest(reservation_id=id_, lines=[line])
         hold = banking.PlaceHoldRequest(
-            hold_id=id_, account_id=account_id, amount=amount, reference="nothing"
+            hold_id=id_, account_id=account_id, amount=amount, reference="nothing", customer_id="ada"
         )
         for request in (reserve, hold):
             request.deadline.FromDatetime(datetime.now(UTC) + lifetime)
@@ -245,3 +256,13 @@ async def trade(stack: Stack) -> AsyncIterator[Trade]:
     caller = Caller(stack, *SCOPES)
     yield Trade(caller)
     await caller.close()
+
+
+def grant(account_id: str, customer_id: str, currency_code: str = "EUR") -> banking.GrantMandateRequest:
+    """Return the command that lets a customer order at the cost of an account."""
+    limit = Money(currency_code=currency_code, units=1_000_000)
+    request = banking.GrantMandateRequest(
+        account_id=account_id, customer_id=customer_id, order_limit=limit, total_limit=limit
+    )
+    request.until.FromDatetime(datetime.now(UTC) + timedelta(days=30))
+    return request

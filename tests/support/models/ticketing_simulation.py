@@ -7,6 +7,7 @@ from diptych.ticketing.v1 import query_service_pb2 as queries
 from diptych.ticketing.v1.types_pb2 import Booking
 
 from command_server.contexts import banking, ticketing
+from command_server.contexts.banking.domain.mandate_messages import GrantMandate
 from command_server.contexts.banking.domain.messages import Deposit, OpenAccount
 from command_server.contexts.ticketing.domain.booking import Status
 from command_server.contexts.ticketing.domain.messages import BuySeats
@@ -33,6 +34,9 @@ class Simulation(SagaSimulation):
 
     def buy(self, booking_id: str = "b-1", seats: int = 2, buyer: str = "ada") -> None:
         deadline = self.world.now + timedelta(minutes=10)
+        if buyer != "ada":
+            limit = Money("EUR", 1_000)
+            self.execute(GrantMandate("a-1", buyer, limit, limit, self.world.now + timedelta(days=1)))
         self.execute(hold(booking_id, seats, buyer=buyer, deadline=deadline), BuySeats(booking_id, "a-1"))
 
     def _list_tickets(self, request: Any) -> Any:

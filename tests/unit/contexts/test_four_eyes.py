@@ -2,6 +2,7 @@
 
 import random
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,7 +18,7 @@ from command_server.contexts.banking.domain.messages import (
     TransferSent,
     Withdraw,
 )
-from command_server.contexts.banking.domain.payment_window import add_payment, sum_window
+from command_server.contexts.banking.domain.payment_window import Bucket, add_payment, sum_window
 from command_server.contexts.banking.domain.withdrawal_messages import (
     ApproveWithdrawal,
     DeclineWithdrawal,
@@ -98,12 +99,14 @@ def test_a_payment_counts_for_24_to_25_hours(bank: World) -> None:
 
 
 def test_a_window_is_bounded_and_counts_exactly() -> None:
-    window, now = (), NOW
+    now, window = NOW, tuple[Bucket, ...]()
     for _ in range(500):
         window, now = add_payment(window, eur(0, 1), now), now + timedelta(minutes=17)
     assert len(window) == 25
     assert [bucket.hour for bucket in window] == sorted({bucket.hour for bucket in window})
-    counted = sum(NOW + timedelta(minutes=17 * n) >= now.replace(minute=0, second=0) - 24 * HOUR for n in range(500))
+    counted = sum(
+        NOW + timedelta(minutes=17 * n) >= now.replace(minute=0, second=0) - 24 * HOUR for n in range(500)
+    )
     assert sum_window(window, "EUR", now) == eur(0, counted)
 
 
@@ -190,7 +193,7 @@ def test_funds_are_checked_when_a_withdrawal_is_approved(bank: World) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_no_sum_of_a_day_is_over_the_threshold_without_two_people(seed: int) -> None:
-    """Random payments of three people, directly and behind services: the events tell who paid how much when."""
+    """Random payments of three people, directly and behind services; the events tell who paid what when."""
     rng, paid = random.Random(seed), defaultdict[str, list[tuple[datetime, int]]](list)
     world, accounts = make_bank(a=900_000, b=900_000, c=900_000), ("a", "b", "c")
     outside = 0
@@ -209,14 +212,14 @@ def test_no_sum_of_a_day_is_over_the_threshold_without_two_people(seed: int) -> 
             ]
         )
         before = len(world.history)
-        try:
+        with suppress(Rejected):
             world.execute(command)
-        except Rejected:
-            pass
         for _, event in world.history[before:]:
             if isinstance(event, MoneyWithdrawn):
                 outside += event.amount.units
-            if isinstance(event, TransferSent) or (isinstance(event, MoneyWithdrawn) and not event.withdrawal_id):
+            if isinstance(event, TransferSent) or (
+                isinstance(event, MoneyWithdrawn) and not event.withdrawal_id
+            ):
                 for key in (f"account {event.account_id}", f"person {person}"):
                     paid[key].append((world.now, units))
         world.now += timedelta(minutes=rng.choice((0, 1, 30, 200)))

@@ -1,9 +1,9 @@
 """Four eyes: what one person may pay out alone, and who may approve more.
 
 Without an approval, at most SINGLE_PERSON_LIMIT leaves an account within 24 hours, and as much is paid by one
-person, in each currency. The account's state has its window. That of a person is the payer aggregate, one for each
-person and currency; its id is a code of both, since ids are in subjects and keys. A service that acts on behalf
-of somebody is not the person, so that its calls share no stream.
+person, in each currency. The account's state has its window. That of a person is the payer aggregate, one for
+each person and currency; its id is a code of both, since ids are in subjects and keys. A service that acts on
+behalf of somebody is not the person, so that its calls share no stream.
 
 What two people have agreed on counts in no window.
 """
@@ -50,7 +50,7 @@ def payer_streams(command: Withdraw | Transfer) -> Sequence[str]:
 def find_excess(
     command: Withdraw | Transfer, account: Account, states: Mapping[str, Any], now: datetime
 ) -> str:
-    """Return whose sum exceeds what one person may pay, PERSON or ACCOUNT; empty if the payment needs no second one."""
+    """Return whose sum exceeds what one person may pay, PERSON or ACCOUNT; empty if none does."""
     amount, currency = command.amount, command.amount.currency_code
     limit = Money(currency, SINGLE_PERSON_LIMIT)
     windows = (states[name].paid for name in payer_streams(command))

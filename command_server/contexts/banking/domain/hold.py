@@ -110,7 +110,7 @@ def streams(command: Command) -> Sequence[str]:
 
 
 def related_streams(command: Command, states: Mapping[str, Any]) -> Sequence[str]:
-    """Commands that end a hold also change the held account and its mandate, which only the hold's state names.
+    """Commands that end a hold also change its account and its mandate, which only the hold's state names.
 
     PlaceHold also changes the customer's mandate, if the account is not the customer's own.
     """
@@ -172,7 +172,7 @@ def place(command: PlaceHold, states: Mapping[str, Any], now: datetime) -> Event
     """Return the events of a new hold by stream.
 
     Raises:
-        Rejected: the deadline is invalid, the account cannot pay the amount, or the customer may not let it pay.
+        Rejected: the deadline is invalid, the account cannot pay the amount, or not for this customer.
     """
     if not now < command.deadline <= now + MAX_DURATION:
         raise Rejected("HOLD_DEADLINE_INVALID", deadline=command.deadline, most=now + MAX_DURATION)

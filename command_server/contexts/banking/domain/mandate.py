@@ -1,8 +1,8 @@
 """The mandate aggregate: whether, and for how much, a customer may order at the cost of somebody's account.
 
-There is one for each account and customer. It counts what is held under it and what was paid out of that: the holds
-write their amounts to its stream, and write back what they did not pay, each once, since a hold is placed
-once and ends once. Neither a new grant nor the end of a mandate changes that sum.
+There is one for each account and customer. It counts what is held under it and what was paid out of that:
+holds write their amounts to its stream, and write back what they did not pay, each once, since a hold is
+placed once and ends once. Neither a new grant nor the end of a mandate changes that sum.
 """
 
 from collections.abc import Mapping, Sequence
@@ -77,7 +77,7 @@ def make_mandate_id(account_id: str, customer_id: str) -> str:
 
 
 def grant_streams(command: GrantMandate) -> Sequence[str]:
-    """GrantMandate also reads the account, which names the owner. The decider's key, `account_id`, is never empty."""
+    """GrantMandate also reads the account, which names the owner."""
     mandate_id = make_mandate_id(command.account_id, command.customer_id)
     return (MANDATE.stream(mandate_id), ACCOUNT.stream(command.account_id))
 
@@ -140,7 +140,9 @@ def check_covers(mandate: Mandate, account_id: str, customer_id: str, amount: Mo
         raise Rejected("MANDATE_TOTAL_LIMIT_EXCEEDED", account_id=account_id, customer_id=customer_id)
 
 
-def use(mandate_id: str, hold_id: str, amount: Money, states: Mapping[str, Any], now: datetime) -> EventsByStream:
+def use(
+    mandate_id: str, hold_id: str, amount: Money, states: Mapping[str, Any], now: datetime
+) -> EventsByStream:
     """Return the event of money that is held under a mandate, by stream; none without a mandate."""
     if not mandate_id:
         return {}

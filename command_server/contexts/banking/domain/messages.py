@@ -1,7 +1,7 @@
 """Commands and events of banking's aggregates.
 
-The server sets the field `caller` of a command to the subject of the caller's token, and `persons` to that and to
-the person on whose behalf the caller acts.
+The server sets the field `caller` of a command to the subject of the caller's token, and `persons` to that
+and to the person on whose behalf the caller acts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,6 +23,7 @@ def name_payer(caller: str, persons: frozenset[str], currency_code: str) -> str:
     """Return the text whose code is the id of a payer: the person, not the service that acts for them."""
     (person,) = persons - {caller} or {caller}
     return f"payer {currency_code} {person}"
+
 
 # Commands
 

@@ -1,8 +1,8 @@
 """Payment windows: what was paid within the last 24 hours, in state of bounded size.
 
-A window has one bucket for each hour of the clock in which something was paid, at most 25. A bucket counts until
-its whole hour is 24 hours ago: a payment counts for 24 to 25 hours, so no payer gains by the rounding. Amounts
-are exact. A time before that of the last payment counts as that one's hour.
+A window has one bucket for each hour of the clock in which something was paid, at most 25. A bucket counts
+until its whole hour is 24 hours ago: a payment counts for 24 to 25 hours, so no payer gains by the rounding.
+Amounts are exact. A time before that of the last payment counts as that one's hour.
 """
 
 from collections.abc import Iterable

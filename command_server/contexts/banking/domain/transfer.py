@@ -1,7 +1,7 @@
 """The transfer aggregate: money moves between two accounts.
 
-One person makes as many as `four_eyes` allows, immediately. Any other is requested by one person, and approved or
-declined by another.
+One person makes as many as `four_eyes` allows, immediately. Any other is requested by one person, and
+approved or declined by another.
 """
 
 from collections.abc import Mapping, Sequence
@@ -228,4 +228,6 @@ def move_money(
     return {sender_name: [sent], recipient_name: [received]}
 
 
-DECIDER = Decider(members(Command), (TRANSFER, ACCOUNT, PAYER), "transfer_id", streams, decide, related_streams)
+DECIDER = Decider(
+    members(Command), (TRANSFER, ACCOUNT, PAYER), "transfer_id", streams, decide, related_streams
+)

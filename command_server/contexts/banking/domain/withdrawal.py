@@ -1,7 +1,7 @@
 """The withdrawal aggregate: money that a second person lets out of an account.
 
-One person pays out alone as much as `four_eyes` allows (`Withdraw`, which has no aggregate of its own). More is
-requested by one person, and approved or declined by another.
+One person pays out alone as much as `four_eyes` allows (`Withdraw`, which has no aggregate of its own). More
+is requested by one person, and approved or declined by another.
 """
 
 from collections.abc import Mapping, Sequence
@@ -77,8 +77,7 @@ WITHDRAWAL = Aggregate("banking.withdrawal", Withdrawal(), evolve, members(Event
 def streams(command: Command) -> Sequence[str]:
     """RequestWithdrawal also reads the account named in the command."""
     name = WITHDRAWAL.stream(command.withdrawal_id)
-    is_request = isinstance(command, RequestWithdrawal)
-    return (name, ACCOUNT.stream(command.account_id)) if is_request else (name,)
+    return (name, ACCOUNT.stream(command.account_id)) if isinstance(command, RequestWithdrawal) else (name,)
 
 
 def related_streams(command: Command, states: Mapping[str, Any]) -> Sequence[str]:

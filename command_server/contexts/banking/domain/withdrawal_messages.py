@@ -1,4 +1,4 @@
-"""Commands and events of withdrawals that a second person approves, and of the sums that one person pays alone."""
+"""Commands and events of withdrawals that a second person approves, and of what one person pays alone."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,7 +1,7 @@
 """Commands and events of purchase orders.
 
-The server sets the field `caller` of a command to the subject of the caller's token, and `persons` to that and to
-the person on whose behalf the caller acts.
+The server sets the field `caller` of a command to the subject of the caller's token, and `persons` to that
+and to the person on whose behalf the caller acts.
 """
 
 from dataclasses import dataclass

@@ -149,7 +149,9 @@ def fold_account_snapshot(events: Sequence[Event]) -> dict[str, Any]:
         "paid_alone": fold_window(
             (_get_payment_time(payment), payment.amount)
             for payment in iterate(events, *outgoing)
-            if not (payment.approved if isinstance(payment, events_pb2.TransferSent) else payment.withdrawal_id)
+            if not (
+                payment.approved if isinstance(payment, events_pb2.TransferSent) else payment.withdrawal_id
+            )
         ),
     }
 

@@ -1,4 +1,4 @@
-"""The independent fold of mandates: what is used is a sum here, where rules and projector copy it from the event."""
+"""The independent fold of mandates: their use is a sum here, where rules and projector copy it."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -20,7 +20,7 @@ def sum_used(events: Sequence[Event]) -> int:
     """Return what is held or was paid out, in nanos.
 
     Raises:
-        ValueError: an event carries another sum, or a hold frees more than it has used, or than is left of it.
+        ValueError: an event carries another sum, a hold counts twice, or frees more than it has used.
     """
     left: dict[str, int] = {}
     used = 0
