@@ -120,7 +120,7 @@ def _generate_deliveries(channel: Any) -> Iterator[Command]:
         )
         yield stock.ReceiveStock, delivery, sku
     accounts = banking_grpc.CommandServiceStub(channel)
-    amount = Money(currency_code="EUR", units=1_000_000)
+    amount = Money(currency_code="EUR", units=9_000)  # more would freeze the account
     for name in _name_accounts():
         deposit = banking.DepositRequest(account_id=name, amount=amount, reference="for transfers")
         yield accounts.Deposit, deposit, name

@@ -1,7 +1,7 @@
 """Deciders over many streams in memory, for tests of commands that change several aggregates."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import reduce
@@ -44,7 +44,15 @@ class World:
             command = replace(command, earlier_events=self.find_earlier_events(decider.lookup, command))
         states = {name: self.state(name) for name in decider.streams(command)}
         states |= {name: self.state(name) for name in decider.related_streams(command, states)}
-        decision = decider.decide(command, states, self.now)
+        try:
+            decision = decider.decide(command, states, self.now)
+        except Rejected as rejected:
+            self._record(states, rejected.events)
+            raise
+        return self._record(states, decision)
+
+    def _record(self, states: Mapping[str, Any], decision: Mapping[str, Sequence[Any]]) -> list[Any]:
+        """Record the events of a decision about these streams, and return them."""
         assert decision.keys() <= states.keys()
         new_events = [(name, event) for name, events in decision.items() for event in events]
         for name, event in new_events:

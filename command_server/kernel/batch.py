@@ -209,8 +209,12 @@ class Batch:
             new_events = request.kind.decider.decide(request.command, states, now)
             self._apply(request, streams, new_events, now, ahead)
         except Rejected as error:
+            self._apply(request, streams, error.events, now, ahead)
             return Rejection(error.reason, error.kind, error.details)
-        return Accepted({name: stream.version for name, stream in streams.items()}, now)
+        # Streams that the command looked at and that do not exist are left out, but for its target.
+        target = next(iter(streams))
+        versions = {name: each.version for name, each in streams.items() if each.version or name == target}
+        return Accepted(versions, now)
 
     def _apply(
         self,

@@ -35,11 +35,21 @@ SCOPES_FIELD = "scopes"
 """The command field for the scopes of the caller's access token; requests do not have it."""
 PERSONS_FIELD = "persons"
 """The command field for the caller's subject and the person for whom it acts; requests do not have it."""
+REQUEST_ID_FIELD = "request_id"
+"""The command field for the id of the request, unique for its caller."""
 LOOKUP_FIELD = "earlier_events"
 """The command field for the result of the decider's lookup; requests do not have it."""
 
 DEFAULTED_FIELDS = frozenset(
-    (CALLER_FIELD, SCOPES_FIELD, PERSONS_FIELD, LOOKUP_FIELD, SIGNED_FIELD, UNIQUE_FIELD)
+    (
+        CALLER_FIELD,
+        SCOPES_FIELD,
+        PERSONS_FIELD,
+        REQUEST_ID_FIELD,
+        LOOKUP_FIELD,
+        SIGNED_FIELD,
+        UNIQUE_FIELD,
+    )
 )
 """The fields of commands that requests do not have."""
 
@@ -97,6 +107,7 @@ class CommandType:
         self._needs_caller = CALLER_FIELD in defaulted
         self._needs_scopes = SCOPES_FIELD in defaulted
         self._needs_persons = PERSONS_FIELD in defaulted
+        self._needs_request_id = REQUEST_ID_FIELD in defaulted
 
     @property
     def needs_more(self) -> bool:
@@ -136,6 +147,8 @@ class CommandType:
             persons: the subject, and the person for whom the caller acts; by default the subject alone.
         """
         command = self._decode(request)
+        if self._needs_request_id:
+            command = replace(command, request_id=request.request_id.lower())
         if self._needs_persons:
             command = replace(command, persons=persons or frozenset((caller,)))
         if self._needs_scopes:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, TypeVar, get_args
+from typing import Any, Self, TypeVar, get_args
 
 from command_server.kernel.event_index import Lookup
 
@@ -26,7 +26,7 @@ class RejectionKind(StrEnum):
 
 
 class Rejected(Exception):
-    """A domain rule rejects the command. No event is recorded.
+    """A domain rule rejects the command. No event is recorded, but for those of `recording`.
 
     Args:
         reason: a code in UPPER_SNAKE_CASE, part of the API; one per rule.
@@ -39,6 +39,16 @@ class Rejected(Exception):
         super().__init__(reason)
         self.reason = reason
         self.details = {key: str(value) for key, value in details.items()}
+        self.events: Mapping[str, Sequence[Any]] = {}
+
+    def recording(self, events: Mapping[str, Sequence[Any]]) -> Self:
+        """Return the rejection with events by stream that it records, unlike others.
+
+        They are what the attempt itself has caused, for instance a freeze. No event of the command is among
+        them.
+        """
+        self.events = events
+        return self
 
 
 class NotFound(Rejected):
@@ -104,10 +114,10 @@ class Decider:
     contains its id and version, and `expected_version` refers to it.
 
     A command class may have fields that requests do not have: `caller`, the subject of the access token;
-    `persons`, the subject and the person for whom it acts; `scopes`, what the caller may do;
-    `earlier_events`, the result of the decider's lookup; `signed_values`, what the tokens among its fields
-    say (`kernel/signed_values.py`); and `unique_values`, its values of which there may be one
-    (`kernel/unique_values.py`).
+    `persons`, the subject and the person for whom it acts; `request_id`, the id of the request; `scopes`,
+    what the caller may do; `earlier_events`, the result of the decider's lookup; `signed_values`, what the
+    tokens among its fields say (`kernel/signed_values.py`); and `unique_values`, its values of which there
+    may be one (`kernel/unique_values.py`).
     """
 
     commands: tuple[type, ...]

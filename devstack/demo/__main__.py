@@ -12,6 +12,7 @@ from time import monotonic
 import click
 from diptych_client import OutcomeUnknown, Rejection
 
+from devstack.demo.banking import BankingDemo
 from devstack.demo.catalogue import CatalogueDemo
 from devstack.demo.customers import CustomersDemo
 from devstack.demo.fulfilment import FulfilmentDemo
@@ -47,6 +48,7 @@ async def main(tls: bool = False) -> None:
             async with await connect(stack.settings.nats_url, "demo") as nats:
                 orders = await OrderingDemo(stack, nats, customer_id).run()
             await FulfilmentDemo(stack, orders, customer_id).run()
+            await BankingDemo(stack).run()
             await PurchasingDemo(stack).run()
             await TicketingDemo(stack).run()
             await _verify(stack)

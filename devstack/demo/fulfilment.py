@@ -46,7 +46,7 @@ SCOPES = (
     *("ordering.all", "banking.all", "fulfilment.all", "catalogue.all"),
 )
 DELIVERIES = {"lamp-1": 100, "desk-1": 4, "vase-1": 1}
-DEPOSITS = {"a-1": 2_000, "b-1": 100, "c-1": 20_000, "d-1": 5_000}
+DEPOSITS = {"a-1": 2_000, "b-1": 100, "c-1": 9_000, "d-1": 5_000}
 OWNERS = {"a-1": "ada", "b-1": "bob", "c-1": "cyd", "d-1": "dan"}
 FRIENDS_LIMIT = 100
 """Euros that a friend of Ada's may spend of her account."""
@@ -83,7 +83,7 @@ STOCK = {"lamp-1": (96, 65), "desk-1": (4, 2), "vase-1": (1, 0)}
 MONEY = {
     "a-1": ("1980.01 EUR", "79.96 EUR"),
     "b-1": ("100.00 EUR", "0.00 EUR"),
-    "c-1": ("19940.03 EUR", "199.99 EUR"),
+    "c-1": ("8940.03 EUR", "199.99 EUR"),
     "d-1": ("5000.00 EUR", "1199.40 EUR"),
 }
 """The final balance and held amount of every account."""

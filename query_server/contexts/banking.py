@@ -7,6 +7,8 @@ from diptych.banking.v1 import query_service_pb2 as protocol
 from diptych.banking.v1.types_pb2 import (
     Account,
     AccountLedger,
+    Case,
+    CaseKind,
     DailyReport,
     Hold,
     Mandate,
@@ -29,8 +31,9 @@ from query_server.wire_format import encode_view
 
 ACCOUNTS, HOLDS, TRANSFERS = View.of(Account), View.of(Hold), View.of(Transfer)
 LEDGERS, WITHDRAWALS = View.of(AccountLedger), View.of(Withdrawal)
-MANDATES = View.of(Mandate)
+MANDATES, CASES = View.of(Mandate), View.of(Case)
 ACCOUNT_NOT_FOUND = NotFound("banking", "ACCOUNT_NOT_FOUND", ("account_id",))
+CASE_NOT_FOUND = NotFound("banking", "CASE_NOT_FOUND", ("case_id",))
 HOLD_NOT_FOUND = NotFound("banking", "HOLD_NOT_FOUND", ("hold_id",))
 TRANSFER_NOT_FOUND = NotFound("banking", "TRANSFER_NOT_FOUND", ("transfer_id",))
 MANDATE_NOT_FOUND = NotFound("banking", "MANDATE_NOT_FOUND", ("mandate_id",))
@@ -62,6 +65,23 @@ async def list_mandates(mandates: FreshReader, request: protocol.ListMandatesReq
     by_account = view.index("owner_account", owner_id, request.account_id)
     window = Window(by_account if request.account_id else view.index("owner", owner_id))
     return (await list_pages.read_page(mandates, window, request)).encode()
+
+
+async def get_case(cases: FreshReader, request: protocol.GetCaseRequest) -> bytes:
+    return encode_view(await cases.get(request.case_id, CASE_NOT_FOUND))
+
+
+async def list_cases(cases: FreshReader, request: protocol.ListCasesRequest) -> bytes:
+    filters: dict[str, str] = {}
+    if request.account_id:
+        filters["account"] = request.account_id
+    if request.state:
+        filters["state"] = Case.State.Name(request.state)
+    if request.kind:
+        filters["kind"] = CaseKind.Name(request.kind)
+    index = cases.view.index("_".join(filters) or "all", *filters.values())
+    window = Window.of_period(index, read_period(request, "opened_from", "opened_before"))
+    return (await list_pages.read_page(cases, window, request)).encode()
 
 
 async def list_transactions(ledgers: FreshReader, request: protocol.ListTransactionsRequest) -> bytes:
@@ -153,6 +173,8 @@ CONTEXT = QueryContext(
         "GetWithdrawal": Query(WITHDRAWALS, get_withdrawal),
         "GetMandate": Query(MANDATES, get_mandate),
         "ListMandates": Query(MANDATES, list_mandates),
+        "GetCase": Query(CASES, get_case),
+        "ListCases": Query(CASES, list_cases),
         "ListTransactions": Query(LEDGERS, list_transactions),
         "GetStatement": Query(LEDGERS, get_statement),
         "GetDailyReport": Query(LEDGERS, get_daily_report),

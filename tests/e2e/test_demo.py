@@ -47,6 +47,8 @@ async def test_the_demo_succeeds_whatever_the_users_settings_are() -> None:
         "STOCK_INSUFFICIENT",
         "FUNDS_INSUFFICIENT",
         "IN_REVIEW",
+        "WITHDRAWAL_SAME_CALLER",
+        "CASE_KIND_STRUCTURING",
         "5000.00 EUR,  1199.40 EUR of it held",
         "equal to the fold",
     ):

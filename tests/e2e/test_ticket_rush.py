@@ -124,9 +124,10 @@ async def prepare(stack: Stack) -> tuple[str, str]:
         bank = BankingStub(write.channel)
         opening = banking.OpenAccountRequest(account_id=account_id, owner_id="ada", currency_code="EUR")
         await write.send(bank.OpenAccount, opening)
-        amount = Money(currency_code="EUR", units=PRICE * SEATS)
-        deposit = banking.DepositRequest(account_id=account_id, amount=amount, reference="pay")
-        await write.send(bank.Deposit, deposit)
+        half = Money(currency_code="EUR", units=PRICE * SEATS // 2)
+        for _ in range(2):  # at once it would be large, and freeze the account
+            deposit = banking.DepositRequest(account_id=account_id, amount=half, reference="pay")
+            await write.send(bank.Deposit, deposit)
     return show_id, account_id
 
 

@@ -4,12 +4,16 @@ from diptych.banking.v1 import command_service_pb2
 
 from command_server.contexts.banking.domain import (
     account_commands,
+    account_opening,
+    case,
     hold,
+    listed_name,
     mandate,
     refund,
     transfer,
     withdrawal,
 )
+from command_server.contexts.banking.hidden_texts import normalize_text
 from command_server.kernel.context import Context
 from command_server.kernel.unique_values import UniqueValues
 from contracts.events.banking import EVENTS
@@ -19,6 +23,8 @@ CONTEXT = Context(
     commands=(command_service_pb2,),
     events=EVENTS,
     deciders=(
+        account_opening.OPEN_DECIDER,
+        account_opening.DEPOSIT_DECIDER,
         account_commands.DECIDER,
         withdrawal.WITHDRAW_DECIDER,
         withdrawal.DECIDER,
@@ -27,6 +33,8 @@ CONTEXT = Context(
         mandate.DECIDER,
         transfer.DECIDER,
         refund.DECIDER,
+        case.DECIDER,
+        listed_name.DECIDER,
     ),
-    unique_values=UniqueValues("banking", str),
+    unique_values=UniqueValues("banking", normalize_text),
 )

@@ -1,10 +1,11 @@
 """The views of banking, one file per view."""
 
-from projector.projections.banking import account, account_ledger, hold, mandate, transfer, withdrawal
+from projector.projections.banking import account, account_ledger, case, hold, mandate, transfer, withdrawal
 
 PROJECTIONS = (
     account.ACCOUNTS,
     account_ledger.LEDGERS,
+    case.CASES,
     hold.HOLDS,
     mandate.MANDATES,
     transfer.TRANSFERS,

@@ -53,12 +53,28 @@ def frozen(account: views.Account, event: events.AccountFrozen) -> None:
     incoming_too = event.incoming_too
     account.state = views.Account.STATE_FROZEN_BOTH_WAYS if incoming_too else views.Account.STATE_FROZEN
     account.freeze_reason = event.reason
+    account.freeze_in_force = True
 
 
 @ACCOUNTS.on(events.AccountUnfrozen)
 def unfrozen(account: views.Account, _: events.AccountUnfrozen) -> None:
     """The account keeps the reason of its last freeze."""
-    account.state = views.Account.STATE_OPEN
+    account.freeze_in_force = False
+    account.state = views.Account.STATE_FROZEN if account.cases else views.Account.STATE_OPEN
+
+
+@ACCOUNTS.on(events.AccountBlocked)
+def blocked(account: views.Account, _: events.AccountBlocked) -> None:
+    account.cases += 1
+    if not account.freeze_in_force:
+        account.state = views.Account.STATE_FROZEN
+
+
+@ACCOUNTS.on(events.AccountUnblocked)
+def unblocked(account: views.Account, _: events.AccountUnblocked) -> None:
+    account.cases -= 1
+    if not account.cases and not account.freeze_in_force:
+        account.state = views.Account.STATE_OPEN
 
 
 @ACCOUNTS.on(events.AccountClosed)

@@ -19,7 +19,7 @@ from projector.projections.banking.account import Movement
 VIEW = View.of(views.AccountLedger)
 Kind = views.Transaction.Kind
 MOVEMENTS: dict[type[Movement], tuple[Kind.ValueType, str, str, str]] = {
-    events.MoneyDeposited: (views.Transaction.KIND_DEPOSITED, "reference", "", ""),
+    events.MoneyDeposited: (views.Transaction.KIND_DEPOSITED, "reference", "", "refund_id"),
     events.MoneyWithdrawn: (views.Transaction.KIND_WITHDRAWN, "reference", "", "withdrawal_id"),
     events.TransferSent: (views.Transaction.KIND_SENT, "reference", "to_account_id", "transfer_id"),
     events.TransferReceived: (views.Transaction.KIND_RECEIVED, "reference", "from_account_id", "transfer_id"),
@@ -29,7 +29,13 @@ MOVEMENTS: dict[type[Movement], tuple[Kind.ValueType, str, str, str]] = {
 }
 """Event type to the kind of line, and the names of its fields for reference, counterpart and related id."""
 INCOMING = (views.Transaction.KIND_DEPOSITED, views.Transaction.KIND_RECEIVED)
-WithoutMovement = events.AccountFrozen | events.AccountUnfrozen | events.AccountClosed
+WithoutMovement = (
+    events.AccountFrozen
+    | events.AccountUnfrozen
+    | events.AccountBlocked
+    | events.AccountUnblocked
+    | events.AccountClosed
+)
 TIME_FIELDS = {
     event: field.name
     for event in (events.AccountOpened, *MOVEMENTS, *WithoutMovement.__args__)
@@ -133,13 +139,27 @@ def unfrozen(ledger: views.AccountLedger, event: events.AccountUnfrozen) -> None
     _set_line_without_movement(ledger, event, views.Transaction.KIND_UNFROZEN)
 
 
+@LEDGERS.on(events.AccountBlocked)
+def blocked(ledger: views.AccountLedger, event: events.AccountBlocked) -> None:
+    _set_line_without_movement(ledger, event, views.Transaction.KIND_BLOCKED, related_id=event.case_id)
+
+
+@LEDGERS.on(events.AccountUnblocked)
+def unblocked(ledger: views.AccountLedger, event: events.AccountUnblocked) -> None:
+    _set_line_without_movement(ledger, event, views.Transaction.KIND_UNBLOCKED, related_id=event.case_id)
+
+
 @LEDGERS.on(events.AccountClosed)
 def closed(ledger: views.AccountLedger, event: events.AccountClosed) -> None:
     _set_line_without_movement(ledger, event, views.Transaction.KIND_CLOSED)
 
 
 def _set_line_without_movement(
-    ledger: views.AccountLedger, event: WithoutMovement, kind: Kind.ValueType, reference: str = ""
+    ledger: views.AccountLedger,
+    event: WithoutMovement,
+    kind: Kind.ValueType,
+    reference: str = "",
+    related_id: str = "",
 ) -> None:
     """Set the last line to one of zero amount, with the sums of the line before it."""
     previous_line = ledger.last
@@ -148,6 +168,7 @@ def _set_line_without_movement(
         views.Transaction(
             kind=kind,
             reference=reference,
+            related_id=related_id,
             amount=zero,
             balance=previous_line.balance,
             held=previous_line.held,

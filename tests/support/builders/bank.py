@@ -4,9 +4,13 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
+from uuid import uuid4
 
 from command_server.contexts.banking import CONTEXT
 from command_server.contexts.banking.domain.account import ACCOUNT, Account
+from command_server.contexts.banking.domain.case import Case
+from command_server.contexts.banking.domain.case import Status as CaseStatus
+from command_server.contexts.banking.domain.case_messages import ClearCase
 from command_server.contexts.banking.domain.messages import (
     Deposit,
     OpenAccount,
@@ -15,7 +19,8 @@ from command_server.contexts.banking.domain.messages import (
     Transfer,
     Withdraw,
 )
-from command_server.kernel.decider import UniqueValue
+from command_server.contexts.banking.hidden_texts import normalize_text
+from command_server.kernel.decider import InvalidValue, UniqueValue
 from command_server.kernel.money import Money
 from diptych_testing.scenario import NOW
 from diptych_testing.world import World
@@ -28,17 +33,18 @@ def eur(units: int, nanos: int = 0) -> Money:
 
 
 def make_bank(**balances: int) -> World:
-    """Return a world with one account per keyword, whose value is its balance in euros."""
+    """Return a world with one account per keyword, whose value is its balance in euros, not paid in cash."""
     world = World(*CONTEXT.deciders)
     for account_id, balance in balances.items():
         world.execute(OpenAccount(account_id, "ada", "EUR", None, None))
         if balance:
-            world.execute(deposit(account_id, balance))
+            world.execute(refund(f"opening-{account_id}", balance, account_id))
     return world
 
 
-def deposit(account_id: str, units: int) -> Deposit:
-    return Deposit(account_id, eur(units), "pay")
+def deposit(account_id: str, units: int, caller: str = "ada", on_behalf_of: str = "") -> Deposit:
+    command: Deposit = identify(Deposit(account_id, eur(units), "pay"), caller, on_behalf_of)
+    return command
 
 
 def withdraw(account_id: str, units: int, caller: str = "ada", on_behalf_of: str = "") -> Withdraw:
@@ -60,11 +66,31 @@ def transfer(
 
 def identify(command: Any, caller: str, on_behalf_of: str = "") -> Any:
     """Return a command with what the server adds: who calls, and the ids of hidden values."""
-    command = replace(command, caller=caller, persons=frozenset(filter(None, (caller, on_behalf_of))))
+    if hasattr(command, "caller"):
+        command = replace(command, caller=caller)
+    if hasattr(command, "persons"):
+        command = replace(command, persons=frozenset(filter(None, (caller, on_behalf_of))))
+    if hasattr(command, "request_id"):
+        command = replace(command, request_id=str(uuid4()))
     if not hasattr(command, "unique_values"):
         return command
-    values = {text: UniqueValue(text, (sha256(text.encode()).hexdigest(),)) for text in command.claimed_texts}
-    return replace(command, unique_values=values)
+    return replace(command, unique_values={text: hide(text) for text in command.claimed_texts})
+
+
+def clear_cases(world: World, caller: str = "officer") -> None:
+    """Clear all open cases."""
+    for name, state in list(world.states.items()):
+        if isinstance(state, Case) and state.status is CaseStatus.OPEN:
+            world.execute(identify(ClearCase(name.rpartition(".")[2], "all is well"), caller))
+
+
+def hide(text: str) -> UniqueValue | InvalidValue:
+    """Return a hidden value under a key of its own."""
+    try:
+        normalized = normalize_text(text)
+    except ValueError as error:
+        return InvalidValue(str(error))
+    return UniqueValue(normalized, (sha256(normalized.encode()).hexdigest(),))
 
 
 def hold(

@@ -83,6 +83,9 @@ def fill_fields(message: Message) -> Message:
 def _make_value(field: Any, number: int) -> Any:
     if field.name == "currency_code":
         return "EUR"
+    if field.enum_type is not None:
+        values = field.enum_type.values
+        return values[number % len(values)].number
     kinds = {field.TYPE_STRING: f"{field.name}-{number}", field.TYPE_BYTES: b"sealed"}
     return kinds.get(field.type, number)
 

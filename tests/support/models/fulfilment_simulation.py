@@ -12,6 +12,7 @@ from command_server.kernel.money import Money
 from diptych_testing.saga_simulation import SagaSimulation, SentStep
 from process_manager.groups.instance import Instance
 from process_manager.sagas.fulfilment import FULFILMENT
+from tests.support.builders.bank import clear_cases
 from tests.support.builders.orders import OWN_PRICES
 
 CONTEXTS = (ordering.CONTEXT, inventory.CONTEXT, banking.CONTEXT, fulfilment.CONTEXT)
@@ -43,6 +44,7 @@ class Simulation(SagaSimulation):
         self.execute(OpenAccount("a-1", "ada", "EUR", None, None))
         if money:
             self.execute(Deposit("a-1", Money("EUR", money), "pay"))
+            clear_cases(self.world)
 
     def place_order(
         self, quantity: int = 2, address: orders.ShippingAddress = HOME, order_id: str = "o-1"

@@ -116,8 +116,8 @@ def test_a_large_transfer_needs_the_approval_of_a_second_person() -> None:
 
 
 def test_funds_are_checked_when_a_requested_transfer_is_approved() -> None:
-    world = make_bank(a=25_000, b=0)
-    world.execute(REQUEST, withdraw("a", 10_000))
+    world = make_bank(a=20_001, b=0)
+    world.execute(REQUEST, withdraw("a", 2))
     world.assert_rejected(ApproveTransfer("t-1", "bob"), "FUNDS_INSUFFICIENT")
     world.execute(DeclineTransfer("t-1", "too much", "bob"))
     world.assert_unchanged(DeclineTransfer("t-1", "too much", "bob"))

@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from command_server.contexts.banking import CONTEXT
+from command_server.contexts.banking.domain.case import Case
+from command_server.contexts.banking.domain.case import Status as CaseStatus
+from command_server.contexts.banking.domain.case_messages import ClearCase, ConfirmCase
 from command_server.contexts.banking.domain.messages import (
     ApproveTransfer,
     CaptureHold,
@@ -45,6 +48,10 @@ class AccountModel:
     open: bool = True
     withdrawn: dict[Any, int] = field(default_factory=dict)
     """Withdrawals and sent transfers by day."""
+    cash: dict[str, list[tuple[Any, int]]] = field(default_factory=lambda: {"in": [], "out": []})
+    """Deposits and withdrawals below 10,000 euros since the last case about such: time and amount."""
+    cases: int = 0
+    """The cases that keep it frozen."""
 
 
 class BankingMachine(RuleBasedStateMachine):
@@ -88,6 +95,7 @@ class BankingMachine(RuleBasedStateMachine):
         return (
             account.open
             and not account.frozen
+            and not account.cases
             and account.balance - self.sum_holds(name) + account.overdraft >= amount
         )
 
@@ -108,11 +116,40 @@ class BankingMachine(RuleBasedStateMachine):
         account.balance -= amount
         account.withdrawn[self.today] = account.withdrawn.get(self.today, 0) + amount
 
+    def count_cash(self, name: str, direction: str, amount: int) -> None:
+        """Note a payment in cash, and the case that it opens."""
+        account = self.accounts[name]
+        if amount >= 10_000:
+            account.cases += 1
+            return
+        account.cash[direction].append((self.world.now, amount))
+        since = self.window_start
+        recent = [paid for at, paid in account.cash[direction] if at >= since]
+        if len(recent) >= 3 and sum(recent) >= 10_000:
+            account.cases += 1
+            account.cash = {"in": [], "out": []}
+
+    @property
+    def window_start(self) -> Any:
+        return self.world.now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=24)
+
     @rule(name=accounts, amount=amounts)
     def deposit(self, name: str, amount: int) -> None:
         if self.execute(deposit(name, amount), allowed=self.can_receive(name)):
             self.accounts[name].balance += amount
             self.paid_out -= amount
+            self.count_cash(name, "in", amount)
+
+    @rule(name=accounts, confirmed=st.integers(0, 9).map(lambda number: number == 0))
+    def decide_case(self, name: str, confirmed: bool) -> None:
+        """Decide the first open case of an account. A confirmed one stays."""
+        for stream, state in self.world.states.items():
+            if isinstance(state, Case) and (state.account_id, state.status) == (name, CaseStatus.OPEN):
+                case_id = stream.rpartition(".")[2]
+                kind = ConfirmCase if confirmed else ClearCase
+                self.world.execute(kind(case_id, "why not", "officer"))
+                self.accounts[name].cases -= not confirmed
+                return
 
     @rule(id_=ids, name=accounts, amount=amounts)
     def pay_refund(self, id_: str, name: str, amount: int) -> None:
@@ -124,7 +161,7 @@ class BankingMachine(RuleBasedStateMachine):
             self.paid_out -= amount
 
     def may_pay_alone(self, name: str, caller: str, amount: int) -> bool:
-        since = self.world.now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=24)
+        since = self.window_start
         recent = [payment for payment in self.alone if payment[0] >= since]
         by_account = sum(paid for _, account, _, paid in recent if account == name)
         by_person = sum(paid for _, _, payer, paid in recent if payer == caller)
@@ -138,6 +175,7 @@ class BankingMachine(RuleBasedStateMachine):
             self.debit(name, amount)
             self.alone.append((self.world.now, name, caller, amount))
             self.paid_out += amount
+            self.count_cash(name, "out", amount)
 
     def can_transfer(self, sender: str, recipient: str, amount: int) -> bool:
         possible = self.can_pay(sender, amount) and self.is_within_daily_limit(sender, amount)
@@ -254,7 +292,7 @@ class BankingMachine(RuleBasedStateMachine):
     @rule()
     def close(self) -> None:
         account = self.accounts["c"]  # the other accounts stay open
-        empty = account.balance == 0 and self.sum_holds("c") == 0
+        empty = account.balance == 0 and self.sum_holds("c") == 0 and not account.cases
         if self.execute(CloseAccount("c"), allowed=empty or not account.open):
             account.open = False
 
@@ -268,6 +306,7 @@ class BankingMachine(RuleBasedStateMachine):
             account = get_account(self.world, name)
             assert (account.balance, account.held) == (eur(expected.balance), eur(self.sum_holds(name)))
             assert account.available.units >= 0
+            assert account.cases == expected.cases
 
     @invariant()
     def the_sum_of_all_money_is_constant(self) -> None:

@@ -3,6 +3,8 @@
 from datetime import timedelta
 from typing import Any
 
+from command_server.contexts.banking.domain.case import CASE, make_case_id
+from command_server.contexts.banking.domain.case_messages import ClearCase, ConfirmCase
 from command_server.contexts.banking.domain.hold import HOLD
 from command_server.contexts.banking.domain.mandate import MANDATE, make_mandate_id
 from command_server.contexts.banking.domain.mandate_messages import GrantMandate, RevokeMandate
@@ -51,7 +53,7 @@ from command_server.contexts.ticketing.domain.show import SHOW
 from diptych_testing.scenario import NOW
 from diptych_testing.world import World
 from tests.support.builders import purchasing, theatre
-from tests.support.builders.bank import eur, hold, make_bank, transfer
+from tests.support.builders.bank import deposit, eur, hold, make_bank, transfer
 from tests.support.builders.warehouse import SKU, make_warehouse, reserve
 from tests.support.models.diagrams import find_transitions, read_diagram
 
@@ -103,7 +105,24 @@ def test_holds_transfers_and_withdrawals_match_their_diagrams() -> None:
         [grant, revoke],
         AFTER_DEADLINES,
     )
-    assert {*holds, *transfers, *withdrawals, *mandates} == read_diagram("banking.md")
+    large = deposit("a", 10_000)
+    case_id = make_case_id(large.caller, large.request_id)
+    clear, confirm = ClearCase(case_id, "fine", "officer"), ConfirmCase(case_id, "bad", "officer")
+    statuses: dict[str, list[Any]] = {
+        "[*]": [],
+        "OPEN": [large],
+        "CLEARED": [large, clear],
+        "CONFIRMED": [large, confirm],
+    }
+    cases = [  # a request opens a case once
+        *find_transitions(
+            lambda: make_bank(a=10), CASE.stream(case_id), {"[*]": []}, [large], AFTER_DEADLINES
+        ),
+        *find_transitions(
+            lambda: make_bank(a=10), CASE.stream(case_id), statuses, [clear, confirm], AFTER_DEADLINES
+        ),
+    ]
+    assert {*holds, *transfers, *withdrawals, *mandates, *cases} == read_diagram("banking.md")
 
 
 def test_reservations_and_purchase_orders_match_their_diagrams() -> None:

@@ -9,10 +9,13 @@ from datetime import datetime
 from enum import Enum
 
 from command_server.contexts.banking.domain.messages import (
+    AccountBlocked,
     AccountClosed,
     AccountFrozen,
     AccountOpened,
+    AccountUnblocked,
     AccountUnfrozen,
+    CaseKind,
     HeldMoneyCaptured,
     HeldMoneyReleased,
     MoneyDeposited,
@@ -27,6 +30,8 @@ from command_server.kernel.money import Money
 
 BALANCE_LIMIT = 10**13
 """Exclusive upper bound of a balance, in whole units, so that sums over many accounts fit 64 bits."""
+LARGE_CASH = 10_000
+"""Whole units from which a deposit or a withdrawal opens a case."""
 
 Event = (
     AccountOpened
@@ -39,6 +44,8 @@ Event = (
     | HeldMoneyCaptured
     | AccountFrozen
     | AccountUnfrozen
+    | AccountBlocked
+    | AccountUnblocked
     | AccountClosed
 )
 NO_MONEY = Money("", 0)
@@ -83,6 +90,12 @@ class Account:
     """The sum of withdrawals and sent transfers on that day."""
     paid_alone: Window = ()
     """The withdrawals and sent transfers that nobody approved."""
+    cash_in: Window = ()
+    """Deposits below LARGE_CASH since the last case about such payments."""
+    cash_out: Window = ()
+    """Withdrawals below LARGE_CASH since then."""
+    cases: int = 0
+    """The cases that keep it frozen."""
 
     @property
     def currency_code(self) -> str:
@@ -116,7 +129,7 @@ def check_can_pay(account: Account, account_id: str, amount: Money) -> None:
     """Raise Rejected if the account cannot pay out or hold this amount. It ignores the daily limit."""
     check_open(account, account_id)
     check_currency(account, amount)
-    if account.freeze is not Freeze.NONE:
+    if account.freeze is not Freeze.NONE or account.cases:
         raise Rejected("ACCOUNT_FROZEN", account_id=account_id)
     if account.available < amount:
         raise Rejected(
@@ -165,15 +178,31 @@ def evolve(account: Account, event: Event) -> Account:
             account = replace(account, withdrawn_on=_format_day(at), withdrawn=withdrawn)
             if not is_approved(event):
                 account = replace(account, paid_alone=add_payment(account.paid_alone, event.amount, at))
+            if isinstance(event, MoneyWithdrawn) and is_small(event.amount):
+                account = replace(account, cash_out=add_payment(account.cash_out, event.amount, at))
             return replace(account, balance=event.balance, held=event.held)
+        case MoneyDeposited(deposited_at=at) if not event.refund_id and is_small(event.amount):
+            cash_in = add_payment(account.cash_in, event.amount, at)
+            return replace(account, balance=event.balance, held=event.held, cash_in=cash_in)
         case AccountFrozen():
             return replace(account, freeze=Freeze.of(incoming_too=event.incoming_too))
         case AccountUnfrozen():
             return replace(account, freeze=Freeze.NONE)
+        case AccountBlocked():
+            account = replace(account, cases=account.cases + 1)
+            was_found = event.kind is CaseKind.STRUCTURING
+            return replace(account, cash_in=(), cash_out=()) if was_found else account
+        case AccountUnblocked():
+            return replace(account, cases=account.cases - 1)
         case AccountClosed():
             return replace(account, status=Status.CLOSED)
         case _:
             return replace(account, balance=event.balance, held=event.held)
+
+
+def is_small(amount: Money) -> bool:
+    """Return whether a deposit or withdrawal opens no case by itself."""
+    return amount < Money(amount.currency_code, LARGE_CASH)
 
 
 def is_approved(event: MoneyWithdrawn | TransferSent) -> bool:

@@ -7,6 +7,7 @@ and to the person on whose behalf the caller acts.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import Enum
 from typing import Annotated
 
 from command_server.kernel.decider import InvalidValue, UniqueValue
@@ -17,6 +18,22 @@ CurrencyCode = Annotated[str, matching("[A-Z]{3}")]
 Reference = Annotated[str, length(1, 140)]
 Reason = Annotated[str, length(1, 500)]
 UniqueValues = Mapping[str, UniqueValue | InvalidValue]
+OtherName = Annotated[str, length(0, 200)]
+
+
+class CaseKind(Enum):
+    """What the rules of compliance have found."""
+
+    UNSPECIFIED = 0
+    LARGE_CASH = 1
+    STRUCTURING = 2
+    """Several payments below the sum that is large, which are as much together."""
+    LISTED_NAME = 3
+
+
+def list_name_texts(name: str) -> Sequence[str]:
+    """Return the text whose code is the id of a name on the list; none for an empty name."""
+    return (f"name {name}",) if name else ()
 
 
 def name_payer(caller: str, persons: frozenset[str], currency_code: str) -> str:
@@ -37,6 +54,15 @@ class OpenAccount:
     currency_code: CurrencyCode
     overdraft_limit: Limit | None
     daily_withdrawal_limit: Limit | None
+    owner_name: OtherName = ""
+    caller: str = ""
+    persons: frozenset[str] = frozenset()
+    request_id: str = ""
+    unique_values: UniqueValues = field(default_factory=dict)
+
+    @property
+    def claimed_texts(self) -> Sequence[str]:
+        return list_name_texts(self.owner_name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +72,15 @@ class Deposit:
     account_id: Id
     amount: Payment
     reference: Reference
+    counterparty_name: OtherName = ""
+    caller: str = ""
+    persons: frozenset[str] = frozenset()
+    request_id: str = ""
+    unique_values: UniqueValues = field(default_factory=dict)
+
+    @property
+    def claimed_texts(self) -> Sequence[str]:
+        return list_name_texts(self.counterparty_name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +90,15 @@ class Withdraw:
     account_id: Id
     amount: Payment
     reference: Reference
+    counterparty_name: OtherName = ""
     caller: str = ""
     persons: frozenset[str] = frozenset()
+    request_id: str = ""
     unique_values: UniqueValues = field(default_factory=dict)
 
     @property
     def claimed_texts(self) -> Sequence[str]:
-        return (self.payer,)
+        return (self.payer, *list_name_texts(self.counterparty_name))
 
     @property
     def payer(self) -> str:
@@ -77,13 +114,15 @@ class Transfer:
     to_account_id: Id
     amount: Payment
     reference: Reference
+    counterparty_name: OtherName = ""
     caller: str = ""
     persons: frozenset[str] = frozenset()
+    request_id: str = ""
     unique_values: UniqueValues = field(default_factory=dict)
 
     @property
     def claimed_texts(self) -> Sequence[str]:
-        return (self.payer,)
+        return (self.payer, *list_name_texts(self.counterparty_name))
 
     @property
     def payer(self) -> str:
@@ -99,8 +138,15 @@ class RequestTransfer:
     to_account_id: Id
     amount: Payment
     reference: Reference
+    counterparty_name: OtherName = ""
     caller: str = ""
     persons: frozenset[str] = frozenset()
+    request_id: str = ""
+    unique_values: UniqueValues = field(default_factory=dict)
+
+    @property
+    def claimed_texts(self) -> Sequence[str]:
+        return list_name_texts(self.counterparty_name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +267,7 @@ class MoneyDeposited:
     balance: Money
     held: Money
     deposited_at: datetime
+    refund_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,6 +365,25 @@ class AccountUnfrozen:
 
     account_id: str
     unfrozen_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class AccountBlocked:
+    """A case froze an account."""
+
+    account_id: str
+    case_id: str
+    kind: CaseKind
+    blocked_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class AccountUnblocked:
+    """A case that had frozen an account was cleared."""
+
+    account_id: str
+    case_id: str
+    unblocked_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ def decide(
     account: Account = states[account_name]
     rules.check_can_receive(account, account_id, amount)
     balance = account.balance + amount
-    deposited = MoneyDeposited(account_id, amount, reference, balance, account.held, deposited_at=now)
+    deposited = MoneyDeposited(account_id, amount, reference, balance, account.held, now, id_)
     paid = RefundPaid(id_, account_id, amount, reference, paid_at=now)
     return {account_name: [deposited], refund_name: [paid]}
 

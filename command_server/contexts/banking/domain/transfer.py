@@ -12,6 +12,8 @@ from typing import Any
 
 from command_server.contexts.banking.domain import account as rules
 from command_server.contexts.banking.domain.account import ACCOUNT, NO_MONEY, Account
+from command_server.contexts.banking.domain.case import CASE
+from command_server.contexts.banking.domain.compliance import case_streams, check_outgoing_name
 from command_server.contexts.banking.domain.four_eyes import (
     PAYER,
     SINGLE_PERSON_LIMIT,
@@ -21,6 +23,7 @@ from command_server.contexts.banking.domain.four_eyes import (
     payer_streams,
     share_person,
 )
+from command_server.contexts.banking.domain.listed_name import LISTED_NAME
 from command_server.contexts.banking.domain.messages import (
     ApproveTransfer,
     DeclineTransfer,
@@ -103,9 +106,11 @@ def streams(command: Command) -> Sequence[str]:
     name = TRANSFER.stream(command.transfer_id)
     match command:
         case Transfer():
-            return (name, *_to_state(command).account_streams, *payer_streams(command))
+            cases = case_streams(command, command.counterparty_name)
+            return (name, *_to_state(command).account_streams, *payer_streams(command), *cases)
         case RequestTransfer():
-            return (name, ACCOUNT.stream(command.from_account_id))
+            cases = case_streams(command, command.counterparty_name)
+            return (name, ACCOUNT.stream(command.from_account_id), *cases)
     return (name,)
 
 
@@ -172,6 +177,7 @@ def transfer_alone(command: Transfer, states: Mapping[str, Any], now: datetime) 
     transfer = _to_state(command)
     moved = move_money(command.transfer_id, transfer, states, now)
     sender: Account = states[transfer.account_streams[0]]
+    check_outgoing_name(command, sender, command.from_account_id, command.counterparty_name, states, now)
     if counted := find_excess(command, sender, states, now):
         raise Rejected("TRANSFER_NEEDS_APPROVAL", above=SINGLE_PERSON_LIMIT, counted=counted)
     made = TransferMade(*_to_fields(command), made_at=now, owner_id=sender.owner_id)
@@ -189,6 +195,7 @@ def request(command: RequestTransfer, states: Mapping[str, Any], now: datetime) 
     sender: Account = states[ACCOUNT.stream(command.from_account_id)]
     rules.check_open(sender, command.from_account_id)
     rules.check_currency(sender, command.amount)
+    check_outgoing_name(command, sender, command.from_account_id, command.counterparty_name, states, now)
     requesters = name_requesters(command.caller, command.persons)
     fields = _to_fields(command)
     return TransferRequested(*fields, command.caller, now, sender.owner_id, requesters)
@@ -229,5 +236,10 @@ def move_money(
 
 
 DECIDER = Decider(
-    members(Command), (TRANSFER, ACCOUNT, PAYER), "transfer_id", streams, decide, related_streams
+    members(Command),
+    (TRANSFER, ACCOUNT, PAYER, CASE, LISTED_NAME),
+    "transfer_id",
+    streams,
+    decide,
+    related_streams,
 )

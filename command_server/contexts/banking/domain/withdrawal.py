@@ -12,6 +12,14 @@ from typing import Any
 
 from command_server.contexts.banking.domain import account as rules
 from command_server.contexts.banking.domain.account import ACCOUNT, NO_MONEY, Account
+from command_server.contexts.banking.domain.case import CASE
+from command_server.contexts.banking.domain.compliance import (
+    case_streams,
+    check_outgoing_name,
+    find_cash_kind,
+    join,
+    open_case,
+)
 from command_server.contexts.banking.domain.four_eyes import (
     PAYER,
     SINGLE_PERSON_LIMIT,
@@ -21,6 +29,7 @@ from command_server.contexts.banking.domain.four_eyes import (
     payer_streams,
     share_person,
 )
+from command_server.contexts.banking.domain.listed_name import LISTED_NAME
 from command_server.contexts.banking.domain.messages import MoneyWithdrawn, Withdraw
 from command_server.contexts.banking.domain.withdrawal_messages import (
     ApproveWithdrawal,
@@ -75,9 +84,15 @@ WITHDRAWAL = Aggregate("banking.withdrawal", Withdrawal(), evolve, members(Event
 
 
 def streams(command: Command) -> Sequence[str]:
-    """RequestWithdrawal also reads the account named in the command."""
+    """RequestWithdrawal also reads the account, and may open a case; so may ApproveWithdrawal."""
     name = WITHDRAWAL.stream(command.withdrawal_id)
-    return (name, ACCOUNT.stream(command.account_id)) if isinstance(command, RequestWithdrawal) else (name,)
+    match command:
+        case RequestWithdrawal():
+            account = ACCOUNT.stream(command.account_id)
+            return (name, account, *case_streams(command, command.counterparty_name))
+        case ApproveWithdrawal():
+            return (name, *case_streams(command, cash=True))
+    return (name,)
 
 
 def related_streams(command: Command, states: Mapping[str, Any]) -> Sequence[str]:
@@ -106,7 +121,7 @@ def decide(command: Command, states: Mapping[str, Any], now: datetime) -> Events
             if share_person(caller, persons, withdrawal.requesters):
                 raise Rejected("WITHDRAWAL_SAME_CALLER", withdrawal_id=id_)
             approved = WithdrawalApproved(id_, caller, approved_at=now)
-            return {name: [approved], **pay_out(id_, withdrawal, states, now)}
+            return join({name: [approved]}, pay_out(command, withdrawal, states, now))
         case DeclineWithdrawal(_, reason, caller), Status.REQUESTED:
             return {name: [WithdrawalDeclined(id_, reason, caller, declined_at=now)]}
         case (ApproveWithdrawal(), Status.PAID) | (DeclineWithdrawal(), Status.DECLINED):
@@ -119,11 +134,12 @@ def request(command: RequestWithdrawal, states: Mapping[str, Any], now: datetime
 
     Raises:
         NotFound: the account does not exist.
-        Rejected: the account is closed, or in another currency.
+        Rejected: the account is closed or in another currency, or a case was opened about the recipient.
     """
     account: Account = states[ACCOUNT.stream(command.account_id)]
     rules.check_open(account, command.account_id)
     rules.check_currency(account, command.amount)
+    check_outgoing_name(command, account, command.account_id, command.counterparty_name, states, now)
     return WithdrawalRequested(
         command.withdrawal_id,
         command.account_id,
@@ -137,9 +153,9 @@ def request(command: RequestWithdrawal, states: Mapping[str, Any], now: datetime
 
 
 def pay_out(
-    withdrawal_id: str, withdrawal: Withdrawal, states: Mapping[str, Any], now: datetime
+    command: ApproveWithdrawal, withdrawal: Withdrawal, states: Mapping[str, Any], now: datetime
 ) -> EventsByStream:
-    """Return the account's event of an approved withdrawal by stream.
+    """Return the events of an approved withdrawal's account, and of the case that it opens, by stream.
 
     Raises:
         Rejected: the account cannot pay.
@@ -150,12 +166,19 @@ def pay_out(
     rules.check_can_pay(account, id_, amount)
     rules.check_daily_limit(account, amount, now)
     balance, reference = account.balance - amount, withdrawal.reference
-    return {name: [MoneyWithdrawn(id_, amount, reference, balance, account.held, now, withdrawal_id)]}
+    withdrawn = MoneyWithdrawn(id_, amount, reference, balance, account.held, now, command.withdrawal_id)
+    kind = find_cash_kind(amount, account.cash_out, now)
+    if kind is None:
+        return {name: [withdrawn]}
+    others = withdrawal.requesters
+    case = open_case(command, id_, account.owner_id, kind, now, amount, others=others)
+    return join({name: [withdrawn]}, case)
 
 
 def withdraw_streams(command: Withdraw) -> Sequence[str]:
-    """Withdraw also counts for the person who pays."""
-    return (ACCOUNT.stream(command.account_id), *payer_streams(command))
+    """Withdraw also counts for the person who pays, and may open a case."""
+    cases = case_streams(command, command.counterparty_name, cash=True)
+    return (ACCOUNT.stream(command.account_id), *payer_streams(command), *cases)
 
 
 def withdraw(command: Withdraw, states: Mapping[str, Any], now: datetime) -> EventsByStream:
@@ -163,7 +186,8 @@ def withdraw(command: Withdraw, states: Mapping[str, Any], now: datetime) -> Eve
 
     Raises:
         NotFound: the account does not exist.
-        Rejected: the account cannot pay, or it is more than one person may pay.
+        Rejected: the account cannot pay, a case was opened about the recipient, or it is more than one person
+            may pay.
     """
     check_fields(command)
     id_, amount = command.account_id, command.amount
@@ -171,12 +195,20 @@ def withdraw(command: Withdraw, states: Mapping[str, Any], now: datetime) -> Eve
     account: Account = states[name]
     rules.check_can_pay(account, id_, amount)
     rules.check_daily_limit(account, amount, now)
+    check_outgoing_name(command, account, id_, command.counterparty_name, states, now)
     if counted := find_excess(command, account, states, now):
         raise Rejected("WITHDRAWAL_NEEDS_APPROVAL", above=SINGLE_PERSON_LIMIT, counted=counted)
     balance = account.balance - amount
     withdrawn = MoneyWithdrawn(id_, amount, command.reference, balance, account.held, withdrawn_at=now)
-    return {name: [withdrawn], **count_payment(command, now)}
+    kind = find_cash_kind(amount, account.cash_out, now)
+    case = open_case(command, id_, account.owner_id, kind, now, amount) if kind else {}
+    return join({name: [withdrawn]}, count_payment(command, now), case)
 
 
-DECIDER = Decider(members(Command), (WITHDRAWAL, ACCOUNT), "withdrawal_id", streams, decide, related_streams)
-WITHDRAW_DECIDER = Decider((Withdraw,), (ACCOUNT, PAYER), "account_id", withdraw_streams, withdraw)
+COMPLIANCE = (CASE, LISTED_NAME)
+DECIDER = Decider(
+    members(Command), (WITHDRAWAL, ACCOUNT, *COMPLIANCE), "withdrawal_id", streams, decide, related_streams
+)
+WITHDRAW_DECIDER = Decider(
+    (Withdraw,), (ACCOUNT, PAYER, *COMPLIANCE), "account_id", withdraw_streams, withdraw
+)

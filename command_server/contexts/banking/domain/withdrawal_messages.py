@@ -1,9 +1,16 @@
 """Commands and events of withdrawals that a second person approves, and of what one person pays alone."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
-from command_server.contexts.banking.domain.messages import Reason, Reference
+from command_server.contexts.banking.domain.messages import (
+    OtherName,
+    Reason,
+    Reference,
+    UniqueValues,
+    list_name_texts,
+)
 from command_server.kernel.field_rules import Id
 from command_server.kernel.money import Money, Payment
 
@@ -18,8 +25,15 @@ class RequestWithdrawal:
     account_id: Id
     amount: Payment
     reference: Reference
+    counterparty_name: OtherName = ""
     caller: str = ""
     persons: frozenset[str] = frozenset()
+    request_id: str = ""
+    unique_values: UniqueValues = field(default_factory=dict)
+
+    @property
+    def claimed_texts(self) -> Sequence[str]:
+        return list_name_texts(self.counterparty_name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +43,7 @@ class ApproveWithdrawal:
     withdrawal_id: Id
     caller: str = ""
     persons: frozenset[str] = frozenset()
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ class OpenAccountRequest(_message.Message):
     CURRENCY_CODE_FIELD_NUMBER: _builtins.int
     OVERDRAFT_LIMIT_FIELD_NUMBER: _builtins.int
     DAILY_WITHDRAWAL_LIMIT_FIELD_NUMBER: _builtins.int
+    OWNER_NAME_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     account_id: _builtins.str
@@ -41,6 +42,8 @@ class OpenAccountRequest(_message.Message):
     """The account's owner."""
     currency_code: _builtins.str
     """The currency, as an ISO 4217 code."""
+    owner_name: _builtins.str
+    """The name of the owner; empty if it is unknown. A name on the list of compliance opens a case."""
     @_builtins.property
     def overdraft_limit(self) -> _money_pb2.Money:
         """The amount by which the balance may fall below zero; unset for zero."""
@@ -58,10 +61,11 @@ class OpenAccountRequest(_message.Message):
         currency_code: _builtins.str = ...,
         overdraft_limit: _money_pb2.Money | None = ...,
         daily_withdrawal_limit: _money_pb2.Money | None = ...,
+        owner_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["daily_withdrawal_limit", b"daily_withdrawal_limit", "overdraft_limit", b"overdraft_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "currency_code", b"currency_code", "daily_withdrawal_limit", b"daily_withdrawal_limit", "overdraft_limit", b"overdraft_limit", "owner_id", b"owner_id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "currency_code", b"currency_code", "daily_withdrawal_limit", b"daily_withdrawal_limit", "overdraft_limit", b"overdraft_limit", "owner_id", b"owner_id", "owner_name", b"owner_name", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -102,6 +106,7 @@ class DepositRequest(_message.Message):
     AMOUNT_FIELD_NUMBER: _builtins.int
     REFERENCE_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
+    COUNTERPARTY_NAME_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     account_id: _builtins.str
@@ -112,6 +117,8 @@ class DepositRequest(_message.Message):
     """The version that the account must have; unset accepts any version. A different version fails with
     `ABORTED`.
     """
+    counterparty_name: _builtins.str
+    """The name of the payer; empty if it is unknown. A name on the list of compliance opens a case."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """The amount, in the account's currency; positive, and below 10^12 units."""
@@ -124,10 +131,11 @@ class DepositRequest(_message.Message):
         amount: _money_pb2.Money | None = ...,
         reference: _builtins.str = ...,
         expected_version: _builtins.int | None = ...,
+        counterparty_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "amount", b"amount", "expected_version", b"expected_version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "account_id", b"account_id", "amount", b"amount", "expected_version", b"expected_version", "reference", b"reference", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "account_id", b"account_id", "amount", b"amount", "counterparty_name", b"counterparty_name", "expected_version", b"expected_version", "reference", b"reference", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
     _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
@@ -170,6 +178,7 @@ class WithdrawRequest(_message.Message):
     AMOUNT_FIELD_NUMBER: _builtins.int
     REFERENCE_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
+    COUNTERPARTY_NAME_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     account_id: _builtins.str
@@ -180,6 +189,8 @@ class WithdrawRequest(_message.Message):
     """The version that the account must have; unset accepts any version. A different version fails with
     `ABORTED`.
     """
+    counterparty_name: _builtins.str
+    """The name of the payee; empty if it is unknown. A name on the list of compliance opens a case."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """The amount, in the account's currency; positive, and below 10^12 units."""
@@ -192,10 +203,11 @@ class WithdrawRequest(_message.Message):
         amount: _money_pb2.Money | None = ...,
         reference: _builtins.str = ...,
         expected_version: _builtins.int | None = ...,
+        counterparty_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "amount", b"amount", "expected_version", b"expected_version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "account_id", b"account_id", "amount", b"amount", "expected_version", b"expected_version", "reference", b"reference", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "account_id", b"account_id", "amount", b"amount", "counterparty_name", b"counterparty_name", "expected_version", b"expected_version", "reference", b"reference", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
     _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
@@ -238,6 +250,7 @@ class RequestWithdrawalRequest(_message.Message):
     ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     AMOUNT_FIELD_NUMBER: _builtins.int
     REFERENCE_FIELD_NUMBER: _builtins.int
+    COUNTERPARTY_NAME_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     withdrawal_id: _builtins.str
@@ -248,6 +261,8 @@ class RequestWithdrawalRequest(_message.Message):
     """The account that pays."""
     reference: _builtins.str
     """The reference text, for people."""
+    counterparty_name: _builtins.str
+    """The name of the payee; empty if it is unknown. A name on the list of compliance opens a case."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """The amount, in the account's currency; positive, and below 10^12 units."""
@@ -260,10 +275,11 @@ class RequestWithdrawalRequest(_message.Message):
         account_id: _builtins.str = ...,
         amount: _money_pb2.Money | None = ...,
         reference: _builtins.str = ...,
+        counterparty_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "reference", b"reference", "request_id", b"request_id", "withdrawal_id", b"withdrawal_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "counterparty_name", b"counterparty_name", "reference", b"reference", "request_id", b"request_id", "withdrawal_id", b"withdrawal_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -425,6 +441,7 @@ class TransferRequest(_message.Message):
     TO_ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     AMOUNT_FIELD_NUMBER: _builtins.int
     REFERENCE_FIELD_NUMBER: _builtins.int
+    COUNTERPARTY_NAME_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     transfer_id: _builtins.str
@@ -437,6 +454,8 @@ class TransferRequest(_message.Message):
     """The account that receives the money, in the same currency."""
     reference: _builtins.str
     """The reference text, for people."""
+    counterparty_name: _builtins.str
+    """The name of the payee; empty if it is unknown. A name on the list of compliance opens a case."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """The amount, in the account's currency; positive, and below 10^12 units."""
@@ -450,10 +469,11 @@ class TransferRequest(_message.Message):
         to_account_id: _builtins.str = ...,
         amount: _money_pb2.Money | None = ...,
         reference: _builtins.str = ...,
+        counterparty_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "from_account_id", b"from_account_id", "reference", b"reference", "request_id", b"request_id", "to_account_id", b"to_account_id", "transfer_id", b"transfer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "counterparty_name", b"counterparty_name", "from_account_id", b"from_account_id", "reference", b"reference", "request_id", b"request_id", "to_account_id", b"to_account_id", "transfer_id", b"transfer_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -495,6 +515,7 @@ class RequestTransferRequest(_message.Message):
     TO_ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     AMOUNT_FIELD_NUMBER: _builtins.int
     REFERENCE_FIELD_NUMBER: _builtins.int
+    COUNTERPARTY_NAME_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     transfer_id: _builtins.str
@@ -507,6 +528,8 @@ class RequestTransferRequest(_message.Message):
     """The account that receives the money, in the same currency."""
     reference: _builtins.str
     """The reference text, for people."""
+    counterparty_name: _builtins.str
+    """The name of the payee; empty if it is unknown. A name on the list of compliance opens a case."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """The amount, in the account's currency; positive, and below 10^12 units."""
@@ -520,10 +543,11 @@ class RequestTransferRequest(_message.Message):
         to_account_id: _builtins.str = ...,
         amount: _money_pb2.Money | None = ...,
         reference: _builtins.str = ...,
+        counterparty_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "from_account_id", b"from_account_id", "reference", b"reference", "request_id", b"request_id", "to_account_id", b"to_account_id", "transfer_id", b"transfer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "counterparty_name", b"counterparty_name", "from_account_id", b"from_account_id", "reference", b"reference", "request_id", b"request_id", "to_account_id", b"to_account_id", "transfer_id", b"transfer_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1302,6 +1326,234 @@ class UnfreezeAccountResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UnfreezeAccountResponse: _TypeAlias = UnfreezeAccountResponse  # noqa: Y015
+
+@_typing.final
+class ClearCaseRequest(_message.Message):
+    """Request message for `ClearCase`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CASE_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
+    case_id: _builtins.str
+    """The case's id."""
+    reason: _builtins.str
+    """The reason, for people."""
+    expected_version: _builtins.int
+    """The version that the case must have; unset accepts any version. A different version fails with `ABORTED`."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        case_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        expected_version: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "case_id", b"case_id", "expected_version", b"expected_version", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
+    _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_version) -> _WhichOneofReturnType__expected_version | None: ...
+
+Global___ClearCaseRequest: _TypeAlias = ClearCaseRequest  # noqa: Y015
+
+@_typing.final
+class ClearCaseResponse(_message.Message):
+    """Response message for `ClearCase`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _consistency_pb2.Receipt:
+        """The receipt of the command."""
+
+    def __init__(
+        self,
+        *,
+        receipt: _consistency_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClearCaseResponse: _TypeAlias = ClearCaseResponse  # noqa: Y015
+
+@_typing.final
+class ConfirmCaseRequest(_message.Message):
+    """Request message for `ConfirmCase`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CASE_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
+    case_id: _builtins.str
+    """The case's id."""
+    reason: _builtins.str
+    """The reason, for people."""
+    expected_version: _builtins.int
+    """The version that the case must have; unset accepts any version. A different version fails with `ABORTED`."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        case_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        expected_version: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "case_id", b"case_id", "expected_version", b"expected_version", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
+    _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_version) -> _WhichOneofReturnType__expected_version | None: ...
+
+Global___ConfirmCaseRequest: _TypeAlias = ConfirmCaseRequest  # noqa: Y015
+
+@_typing.final
+class ConfirmCaseResponse(_message.Message):
+    """Response message for `ConfirmCase`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _consistency_pb2.Receipt:
+        """The receipt of the command."""
+
+    def __init__(
+        self,
+        *,
+        receipt: _consistency_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmCaseResponse: _TypeAlias = ConfirmCaseResponse  # noqa: Y015
+
+@_typing.final
+class AddListedNameRequest(_message.Message):
+    """Request message for `AddListedName`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
+    name: _builtins.str
+    """The name of a person or a company."""
+    reason: _builtins.str
+    """The reason, for people."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddListedNameRequest: _TypeAlias = AddListedNameRequest  # noqa: Y015
+
+@_typing.final
+class AddListedNameResponse(_message.Message):
+    """Response message for `AddListedName`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _consistency_pb2.Receipt:
+        """The receipt of the command."""
+
+    def __init__(
+        self,
+        *,
+        receipt: _consistency_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddListedNameResponse: _TypeAlias = AddListedNameResponse  # noqa: Y015
+
+@_typing.final
+class RemoveListedNameRequest(_message.Message):
+    """Request message for `RemoveListedName`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
+    name: _builtins.str
+    """The name of a person or a company."""
+    reason: _builtins.str
+    """The reason, for people."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveListedNameRequest: _TypeAlias = RemoveListedNameRequest  # noqa: Y015
+
+@_typing.final
+class RemoveListedNameResponse(_message.Message):
+    """Response message for `RemoveListedName`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _consistency_pb2.Receipt:
+        """The receipt of the command."""
+
+    def __init__(
+        self,
+        *,
+        receipt: _consistency_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveListedNameResponse: _TypeAlias = RemoveListedNameResponse  # noqa: Y015
 
 @_typing.final
 class CloseAccountRequest(_message.Message):

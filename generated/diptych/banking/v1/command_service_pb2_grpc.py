@@ -143,6 +143,26 @@ class CommandServiceStub:
                 request_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.UnfreezeAccountRequest.SerializeToString,
                 response_deserializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.UnfreezeAccountResponse.FromString,
                 _registered_method=True)
+        self.ClearCase = channel.unary_unary(
+                '/diptych.banking.v1.CommandService/ClearCase',
+                request_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.ClearCaseRequest.SerializeToString,
+                response_deserializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.ClearCaseResponse.FromString,
+                _registered_method=True)
+        self.ConfirmCase = channel.unary_unary(
+                '/diptych.banking.v1.CommandService/ConfirmCase',
+                request_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.ConfirmCaseRequest.SerializeToString,
+                response_deserializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.ConfirmCaseResponse.FromString,
+                _registered_method=True)
+        self.AddListedName = channel.unary_unary(
+                '/diptych.banking.v1.CommandService/AddListedName',
+                request_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.AddListedNameRequest.SerializeToString,
+                response_deserializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.AddListedNameResponse.FromString,
+                _registered_method=True)
+        self.RemoveListedName = channel.unary_unary(
+                '/diptych.banking.v1.CommandService/RemoveListedName',
+                request_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.RemoveListedNameRequest.SerializeToString,
+                response_deserializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.RemoveListedNameResponse.FromString,
+                _registered_method=True)
         self.CloseAccount = channel.unary_unary(
                 '/diptych.banking.v1.CommandService/CloseAccount',
                 request_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.CloseAccountRequest.SerializeToString,
@@ -171,7 +191,8 @@ class CommandServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Deposit(self, request, context):
-        """Pays money into an account from outside the bank. Rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`,
+        """Pays money into an account from outside the bank. 10,000 units or more open a case, which freezes the account, as do
+        three smaller deposits that are as much within 24 hours, and a listed name. Rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`,
         `ACCOUNT_FROZEN` (only if incoming payments are frozen too), `CURRENCY_MISMATCH` or `BALANCE_TOO_LARGE`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -181,7 +202,8 @@ class CommandServiceServicer:
     def Withdraw(self, request, context):
         """Pays money out of an account. Rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`,
         `CURRENCY_MISMATCH`, `FUNDS_INSUFFICIENT` or `DAILY_LIMIT_EXCEEDED`, or with `WITHDRAWAL_NEEDS_APPROVAL` if the
-        caller, or the account, would have paid more than 10,000 units within 24 hours without an approval.
+        caller, or the account, would have paid more than 10,000 units within 24 hours without an approval. It opens a
+        case as `Deposit` does; a listed name opens one and the payment is rejected with `ACCOUNT_FROZEN`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -332,9 +354,40 @@ class CommandServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ClearCase(self, request, context):
+        """Clears a case: nothing is wrong. The account is free again unless it is frozen or has other cases. Rejected with
+        `CASE_NOT_FOUND`, `CASE_SAME_CALLER` (no person behind the command that gave cause to it can decide it, and neither
+        can the account's owner) or `CASE_ALREADY_CONFIRMED`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConfirmCase(self, request, context):
+        """Confirms a case: the account stays frozen for good. Rejected as `ClearCase`, or with `CASE_ALREADY_CLEARED`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddListedName(self, request, context):
+        """Adds a name to the list: whoever opens an account or pays with it opens a case. Spellings that differ in case,
+        accents, punctuation or the order of words are one name. Rejected with `NAME_INVALID`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveListedName(self, request, context):
+        """Removes a name from the list. Cases that it has opened stay. Rejected with `NAME_INVALID`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CloseAccount(self, request, context):
         """Closes an account for good. Rejected with `ACCOUNT_NOT_FOUND`, or with `ACCOUNT_NOT_EMPTY` if its balance
-        or its held amount is not zero.
+        or its held amount is not zero, or with `ACCOUNT_FROZEN` if cases keep it frozen.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -442,6 +495,26 @@ def add_CommandServiceServicer_to_server(servicer, server):
                     servicer.UnfreezeAccount,
                     request_deserializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.UnfreezeAccountRequest.FromString,
                     response_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.UnfreezeAccountResponse.SerializeToString,
+            ),
+            'ClearCase': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClearCase,
+                    request_deserializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.ClearCaseRequest.FromString,
+                    response_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.ClearCaseResponse.SerializeToString,
+            ),
+            'ConfirmCase': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmCase,
+                    request_deserializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.ConfirmCaseRequest.FromString,
+                    response_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.ConfirmCaseResponse.SerializeToString,
+            ),
+            'AddListedName': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddListedName,
+                    request_deserializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.AddListedNameRequest.FromString,
+                    response_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.AddListedNameResponse.SerializeToString,
+            ),
+            'RemoveListedName': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveListedName,
+                    request_deserializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.RemoveListedNameRequest.FromString,
+                    response_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.RemoveListedNameResponse.SerializeToString,
             ),
             'CloseAccount': grpc.unary_unary_rpc_method_handler(
                     servicer.CloseAccount,
@@ -998,6 +1071,114 @@ class CommandService:
             '/diptych.banking.v1.CommandService/UnfreezeAccount',
             diptych_dot_banking_dot_v1_dot_command__service__pb2.UnfreezeAccountRequest.SerializeToString,
             diptych_dot_banking_dot_v1_dot_command__service__pb2.UnfreezeAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClearCase(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.banking.v1.CommandService/ClearCase',
+            diptych_dot_banking_dot_v1_dot_command__service__pb2.ClearCaseRequest.SerializeToString,
+            diptych_dot_banking_dot_v1_dot_command__service__pb2.ClearCaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmCase(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.banking.v1.CommandService/ConfirmCase',
+            diptych_dot_banking_dot_v1_dot_command__service__pb2.ConfirmCaseRequest.SerializeToString,
+            diptych_dot_banking_dot_v1_dot_command__service__pb2.ConfirmCaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddListedName(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.banking.v1.CommandService/AddListedName',
+            diptych_dot_banking_dot_v1_dot_command__service__pb2.AddListedNameRequest.SerializeToString,
+            diptych_dot_banking_dot_v1_dot_command__service__pb2.AddListedNameResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveListedName(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.banking.v1.CommandService/RemoveListedName',
+            diptych_dot_banking_dot_v1_dot_command__service__pb2.RemoveListedNameRequest.SerializeToString,
+            diptych_dot_banking_dot_v1_dot_command__service__pb2.RemoveListedNameResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,13 +47,15 @@ class CommandServiceStub:
     currency than the account.
     """
     Deposit: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.DepositRequest, _command_service_pb2.DepositResponse]
-    """Pays money into an account from outside the bank. Rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`,
+    """Pays money into an account from outside the bank. 10,000 units or more open a case, which freezes the account, as do
+    three smaller deposits that are as much within 24 hours, and a listed name. Rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`,
     `ACCOUNT_FROZEN` (only if incoming payments are frozen too), `CURRENCY_MISMATCH` or `BALANCE_TOO_LARGE`.
     """
     Withdraw: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.WithdrawRequest, _command_service_pb2.WithdrawResponse]
     """Pays money out of an account. Rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`,
     `CURRENCY_MISMATCH`, `FUNDS_INSUFFICIENT` or `DAILY_LIMIT_EXCEEDED`, or with `WITHDRAWAL_NEEDS_APPROVAL` if the
-    caller, or the account, would have paid more than 10,000 units within 24 hours without an approval.
+    caller, or the account, would have paid more than 10,000 units within 24 hours without an approval. It opens a
+    case as `Deposit` does; a listed name opens one and the payment is rejected with `ACCOUNT_FROZEN`.
     """
     RequestWithdrawal: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.RequestWithdrawalRequest, _command_service_pb2.RequestWithdrawalResponse]
     """Requests a withdrawal that another person approves or declines. No money moves before the approval. Repeating the
@@ -128,9 +130,22 @@ class CommandServiceStub:
     """
     UnfreezeAccount: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.UnfreezeAccountRequest, _command_service_pb2.UnfreezeAccountResponse]
     """Ends the freeze of an account. Rejected with `ACCOUNT_NOT_FOUND` or `ACCOUNT_CLOSED`."""
+    ClearCase: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.ClearCaseRequest, _command_service_pb2.ClearCaseResponse]
+    """Clears a case: nothing is wrong. The account is free again unless it is frozen or has other cases. Rejected with
+    `CASE_NOT_FOUND`, `CASE_SAME_CALLER` (no person behind the command that gave cause to it can decide it, and neither
+    can the account's owner) or `CASE_ALREADY_CONFIRMED`.
+    """
+    ConfirmCase: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.ConfirmCaseRequest, _command_service_pb2.ConfirmCaseResponse]
+    """Confirms a case: the account stays frozen for good. Rejected as `ClearCase`, or with `CASE_ALREADY_CLEARED`."""
+    AddListedName: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.AddListedNameRequest, _command_service_pb2.AddListedNameResponse]
+    """Adds a name to the list: whoever opens an account or pays with it opens a case. Spellings that differ in case,
+    accents, punctuation or the order of words are one name. Rejected with `NAME_INVALID`.
+    """
+    RemoveListedName: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.RemoveListedNameRequest, _command_service_pb2.RemoveListedNameResponse]
+    """Removes a name from the list. Cases that it has opened stay. Rejected with `NAME_INVALID`."""
     CloseAccount: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.CloseAccountRequest, _command_service_pb2.CloseAccountResponse]
     """Closes an account for good. Rejected with `ACCOUNT_NOT_FOUND`, or with `ACCOUNT_NOT_EMPTY` if its balance
-    or its held amount is not zero.
+    or its held amount is not zero, or with `ACCOUNT_FROZEN` if cases keep it frozen.
     """
 
 @_typing.type_check_only
@@ -152,13 +167,15 @@ class CommandServiceAsyncStub(CommandServiceStub):
     currency than the account.
     """
     Deposit: _aio.UnaryUnaryMultiCallable[_command_service_pb2.DepositRequest, _command_service_pb2.DepositResponse]  # type: ignore[assignment]
-    """Pays money into an account from outside the bank. Rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`,
+    """Pays money into an account from outside the bank. 10,000 units or more open a case, which freezes the account, as do
+    three smaller deposits that are as much within 24 hours, and a listed name. Rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`,
     `ACCOUNT_FROZEN` (only if incoming payments are frozen too), `CURRENCY_MISMATCH` or `BALANCE_TOO_LARGE`.
     """
     Withdraw: _aio.UnaryUnaryMultiCallable[_command_service_pb2.WithdrawRequest, _command_service_pb2.WithdrawResponse]  # type: ignore[assignment]
     """Pays money out of an account. Rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`,
     `CURRENCY_MISMATCH`, `FUNDS_INSUFFICIENT` or `DAILY_LIMIT_EXCEEDED`, or with `WITHDRAWAL_NEEDS_APPROVAL` if the
-    caller, or the account, would have paid more than 10,000 units within 24 hours without an approval.
+    caller, or the account, would have paid more than 10,000 units within 24 hours without an approval. It opens a
+    case as `Deposit` does; a listed name opens one and the payment is rejected with `ACCOUNT_FROZEN`.
     """
     RequestWithdrawal: _aio.UnaryUnaryMultiCallable[_command_service_pb2.RequestWithdrawalRequest, _command_service_pb2.RequestWithdrawalResponse]  # type: ignore[assignment]
     """Requests a withdrawal that another person approves or declines. No money moves before the approval. Repeating the
@@ -233,9 +250,22 @@ class CommandServiceAsyncStub(CommandServiceStub):
     """
     UnfreezeAccount: _aio.UnaryUnaryMultiCallable[_command_service_pb2.UnfreezeAccountRequest, _command_service_pb2.UnfreezeAccountResponse]  # type: ignore[assignment]
     """Ends the freeze of an account. Rejected with `ACCOUNT_NOT_FOUND` or `ACCOUNT_CLOSED`."""
+    ClearCase: _aio.UnaryUnaryMultiCallable[_command_service_pb2.ClearCaseRequest, _command_service_pb2.ClearCaseResponse]  # type: ignore[assignment]
+    """Clears a case: nothing is wrong. The account is free again unless it is frozen or has other cases. Rejected with
+    `CASE_NOT_FOUND`, `CASE_SAME_CALLER` (no person behind the command that gave cause to it can decide it, and neither
+    can the account's owner) or `CASE_ALREADY_CONFIRMED`.
+    """
+    ConfirmCase: _aio.UnaryUnaryMultiCallable[_command_service_pb2.ConfirmCaseRequest, _command_service_pb2.ConfirmCaseResponse]  # type: ignore[assignment]
+    """Confirms a case: the account stays frozen for good. Rejected as `ClearCase`, or with `CASE_ALREADY_CLEARED`."""
+    AddListedName: _aio.UnaryUnaryMultiCallable[_command_service_pb2.AddListedNameRequest, _command_service_pb2.AddListedNameResponse]  # type: ignore[assignment]
+    """Adds a name to the list: whoever opens an account or pays with it opens a case. Spellings that differ in case,
+    accents, punctuation or the order of words are one name. Rejected with `NAME_INVALID`.
+    """
+    RemoveListedName: _aio.UnaryUnaryMultiCallable[_command_service_pb2.RemoveListedNameRequest, _command_service_pb2.RemoveListedNameResponse]  # type: ignore[assignment]
+    """Removes a name from the list. Cases that it has opened stay. Rejected with `NAME_INVALID`."""
     CloseAccount: _aio.UnaryUnaryMultiCallable[_command_service_pb2.CloseAccountRequest, _command_service_pb2.CloseAccountResponse]  # type: ignore[assignment]
     """Closes an account for good. Rejected with `ACCOUNT_NOT_FOUND`, or with `ACCOUNT_NOT_EMPTY` if its balance
-    or its held amount is not zero.
+    or its held amount is not zero, or with `ACCOUNT_FROZEN` if cases keep it frozen.
     """
 
 class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -266,7 +296,8 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.DepositRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.DepositResponse, _abc.Awaitable[_command_service_pb2.DepositResponse]]:
-        """Pays money into an account from outside the bank. Rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`,
+        """Pays money into an account from outside the bank. 10,000 units or more open a case, which freezes the account, as do
+        three smaller deposits that are as much within 24 hours, and a listed name. Rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`,
         `ACCOUNT_FROZEN` (only if incoming payments are frozen too), `CURRENCY_MISMATCH` or `BALANCE_TOO_LARGE`.
         """
 
@@ -278,7 +309,8 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_command_service_pb2.WithdrawResponse, _abc.Awaitable[_command_service_pb2.WithdrawResponse]]:
         """Pays money out of an account. Rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`,
         `CURRENCY_MISMATCH`, `FUNDS_INSUFFICIENT` or `DAILY_LIMIT_EXCEEDED`, or with `WITHDRAWAL_NEEDS_APPROVAL` if the
-        caller, or the account, would have paid more than 10,000 units within 24 hours without an approval.
+        caller, or the account, would have paid more than 10,000 units within 24 hours without an approval. It opens a
+        case as `Deposit` does; a listed name opens one and the payment is rejected with `ACCOUNT_FROZEN`.
         """
 
     @_abc_1.abstractmethod
@@ -457,13 +489,50 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         """Ends the freeze of an account. Rejected with `ACCOUNT_NOT_FOUND` or `ACCOUNT_CLOSED`."""
 
     @_abc_1.abstractmethod
+    def ClearCase(
+        self,
+        request: _command_service_pb2.ClearCaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_command_service_pb2.ClearCaseResponse, _abc.Awaitable[_command_service_pb2.ClearCaseResponse]]:
+        """Clears a case: nothing is wrong. The account is free again unless it is frozen or has other cases. Rejected with
+        `CASE_NOT_FOUND`, `CASE_SAME_CALLER` (no person behind the command that gave cause to it can decide it, and neither
+        can the account's owner) or `CASE_ALREADY_CONFIRMED`.
+        """
+
+    @_abc_1.abstractmethod
+    def ConfirmCase(
+        self,
+        request: _command_service_pb2.ConfirmCaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_command_service_pb2.ConfirmCaseResponse, _abc.Awaitable[_command_service_pb2.ConfirmCaseResponse]]:
+        """Confirms a case: the account stays frozen for good. Rejected as `ClearCase`, or with `CASE_ALREADY_CLEARED`."""
+
+    @_abc_1.abstractmethod
+    def AddListedName(
+        self,
+        request: _command_service_pb2.AddListedNameRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_command_service_pb2.AddListedNameResponse, _abc.Awaitable[_command_service_pb2.AddListedNameResponse]]:
+        """Adds a name to the list: whoever opens an account or pays with it opens a case. Spellings that differ in case,
+        accents, punctuation or the order of words are one name. Rejected with `NAME_INVALID`.
+        """
+
+    @_abc_1.abstractmethod
+    def RemoveListedName(
+        self,
+        request: _command_service_pb2.RemoveListedNameRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_command_service_pb2.RemoveListedNameResponse, _abc.Awaitable[_command_service_pb2.RemoveListedNameResponse]]:
+        """Removes a name from the list. Cases that it has opened stay. Rejected with `NAME_INVALID`."""
+
+    @_abc_1.abstractmethod
     def CloseAccount(
         self,
         request: _command_service_pb2.CloseAccountRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.CloseAccountResponse, _abc.Awaitable[_command_service_pb2.CloseAccountResponse]]:
         """Closes an account for good. Rejected with `ACCOUNT_NOT_FOUND`, or with `ACCOUNT_NOT_EMPTY` if its balance
-        or its held amount is not zero.
+        or its held amount is not zero, or with `ACCOUNT_FROZEN` if cases keep it frozen.
         """
 
 def add_CommandServiceServicer_to_server(servicer: CommandServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -4,6 +4,7 @@ isort:skip_file
 Events of banking, its published language. Fields are added, never changed."""
 
 from collections import abc as _abc
+from diptych.banking.v1 import types_pb2 as _types_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -80,10 +81,13 @@ class MoneyDeposited(_message.Message):
     BALANCE_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
     DEPOSITED_AT_FIELD_NUMBER: _builtins.int
+    REFUND_ID_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     """The account's id."""
     reference: _builtins.str
     """The reference text of the command."""
+    refund_id: _builtins.str
+    """The refund that was paid; empty for a deposit, and in events of earlier releases."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """The amount."""
@@ -109,10 +113,11 @@ class MoneyDeposited(_message.Message):
         balance: _money_pb2.Money | None = ...,
         held: _money_pb2.Money | None = ...,
         deposited_at: _timestamp_pb2.Timestamp | None = ...,
+        refund_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "balance", b"balance", "deposited_at", b"deposited_at", "held", b"held"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "balance", b"balance", "deposited_at", b"deposited_at", "held", b"held", "reference", b"reference"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "balance", b"balance", "deposited_at", b"deposited_at", "held", b"held", "reference", b"reference", "refund_id", b"refund_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -511,6 +516,74 @@ class AccountUnfrozen(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AccountUnfrozen: _TypeAlias = AccountUnfrozen  # noqa: Y015
+
+@_typing.final
+class AccountBlocked(_message.Message):
+    """A case froze an account: no money goes out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    CASE_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    BLOCKED_AT_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    """The account's id."""
+    case_id: _builtins.str
+    """The case's id."""
+    kind: _types_pb2.CaseKind.ValueType
+    """What was found."""
+    @_builtins.property
+    def blocked_at(self) -> _timestamp_pb2.Timestamp:
+        """The time of the freeze."""
+
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        case_id: _builtins.str = ...,
+        kind: _types_pb2.CaseKind.ValueType = ...,
+        blocked_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blocked_at", b"blocked_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "blocked_at", b"blocked_at", "case_id", b"case_id", "kind", b"kind"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AccountBlocked: _TypeAlias = AccountBlocked  # noqa: Y015
+
+@_typing.final
+class AccountUnblocked(_message.Message):
+    """A case that had frozen an account was cleared. Others, or a freeze, may keep it frozen."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    CASE_ID_FIELD_NUMBER: _builtins.int
+    UNBLOCKED_AT_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    """The account's id."""
+    case_id: _builtins.str
+    """The case's id."""
+    @_builtins.property
+    def unblocked_at(self) -> _timestamp_pb2.Timestamp:
+        """The time of the decision."""
+
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        case_id: _builtins.str = ...,
+        unblocked_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["unblocked_at", b"unblocked_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "case_id", b"case_id", "unblocked_at", b"unblocked_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AccountUnblocked: _TypeAlias = AccountUnblocked  # noqa: Y015
 
 @_typing.final
 class AccountClosed(_message.Message):
@@ -1283,3 +1356,213 @@ class MandateFreed(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MandateFreed: _TypeAlias = MandateFreed  # noqa: Y015
+
+@_typing.final
+class CaseOpened(_message.Message):
+    """The rules of compliance found something about an account, which is frozen."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CASE_ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    OWNER_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    COUNTERPARTY_NAME_FIELD_NUMBER: _builtins.int
+    CAUSED_BY_FIELD_NUMBER: _builtins.int
+    CAUSERS_FIELD_NUMBER: _builtins.int
+    OPENED_AT_FIELD_NUMBER: _builtins.int
+    case_id: _builtins.str
+    """The case's id."""
+    account_id: _builtins.str
+    """The account's id."""
+    owner_id: _builtins.str
+    """The account's owner."""
+    kind: _types_pb2.CaseKind.ValueType
+    """What was found."""
+    counterparty_name: _builtins.str
+    """The name of the other party as the command had it; empty if it had none."""
+    caused_by: _builtins.str
+    """The caller of the command that gave cause to it: the subject of the caller's token."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """The amount of the payment; unset if it was found when the account was opened."""
+
+    @_builtins.property
+    def causers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The persons behind it, none of whom may decide the case: the subject of the caller's token, the person on whose
+        behalf the caller acts, and those who requested what was approved.
+        """
+
+    @_builtins.property
+    def opened_at(self) -> _timestamp_pb2.Timestamp:
+        """The time of the command."""
+
+    def __init__(
+        self,
+        *,
+        case_id: _builtins.str = ...,
+        account_id: _builtins.str = ...,
+        owner_id: _builtins.str = ...,
+        kind: _types_pb2.CaseKind.ValueType = ...,
+        amount: _money_pb2.Money | None = ...,
+        counterparty_name: _builtins.str = ...,
+        caused_by: _builtins.str = ...,
+        causers: _abc.Iterable[_builtins.str] | None = ...,
+        opened_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "opened_at", b"opened_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "case_id", b"case_id", "caused_by", b"caused_by", "causers", b"causers", "counterparty_name", b"counterparty_name", "kind", b"kind", "opened_at", b"opened_at", "owner_id", b"owner_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CaseOpened: _TypeAlias = CaseOpened  # noqa: Y015
+
+@_typing.final
+class CaseCleared(_message.Message):
+    """A person found nothing wrong."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CASE_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CLEARED_BY_FIELD_NUMBER: _builtins.int
+    CLEARED_AT_FIELD_NUMBER: _builtins.int
+    case_id: _builtins.str
+    """The case's id."""
+    reason: _builtins.str
+    """The reason."""
+    cleared_by: _builtins.str
+    """Who cleared it: the subject of the caller's token."""
+    @_builtins.property
+    def cleared_at(self) -> _timestamp_pb2.Timestamp:
+        """The time of the decision."""
+
+    def __init__(
+        self,
+        *,
+        case_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        cleared_by: _builtins.str = ...,
+        cleared_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cleared_at", b"cleared_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["case_id", b"case_id", "cleared_at", b"cleared_at", "cleared_by", b"cleared_by", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CaseCleared: _TypeAlias = CaseCleared  # noqa: Y015
+
+@_typing.final
+class CaseConfirmed(_message.Message):
+    """A person confirmed what the rules found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CASE_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CONFIRMED_BY_FIELD_NUMBER: _builtins.int
+    CONFIRMED_AT_FIELD_NUMBER: _builtins.int
+    case_id: _builtins.str
+    """The case's id."""
+    reason: _builtins.str
+    """The reason."""
+    confirmed_by: _builtins.str
+    """Who confirmed it: the subject of the caller's token."""
+    @_builtins.property
+    def confirmed_at(self) -> _timestamp_pb2.Timestamp:
+        """The time of the decision."""
+
+    def __init__(
+        self,
+        *,
+        case_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        confirmed_by: _builtins.str = ...,
+        confirmed_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["confirmed_at", b"confirmed_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["case_id", b"case_id", "confirmed_at", b"confirmed_at", "confirmed_by", b"confirmed_by", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CaseConfirmed: _TypeAlias = CaseConfirmed  # noqa: Y015
+
+@_typing.final
+class ListedNameAdded(_message.Message):
+    """A name came on the list of compliance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LISTED_NAME_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ADDED_BY_FIELD_NUMBER: _builtins.int
+    ADDED_AT_FIELD_NUMBER: _builtins.int
+    listed_name_id: _builtins.str
+    """The entry's id: a code of the name in its one form."""
+    name: _builtins.str
+    """The name as the command had it."""
+    reason: _builtins.str
+    """The reason."""
+    added_by: _builtins.str
+    """Who added it: the subject of the caller's token."""
+    @_builtins.property
+    def added_at(self) -> _timestamp_pb2.Timestamp:
+        """The time of the entry."""
+
+    def __init__(
+        self,
+        *,
+        listed_name_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        added_by: _builtins.str = ...,
+        added_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["added_at", b"added_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added_at", b"added_at", "added_by", b"added_by", "listed_name_id", b"listed_name_id", "name", b"name", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListedNameAdded: _TypeAlias = ListedNameAdded  # noqa: Y015
+
+@_typing.final
+class ListedNameRemoved(_message.Message):
+    """A name is no longer on the list of compliance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LISTED_NAME_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REMOVED_BY_FIELD_NUMBER: _builtins.int
+    REMOVED_AT_FIELD_NUMBER: _builtins.int
+    listed_name_id: _builtins.str
+    """The entry's id."""
+    reason: _builtins.str
+    """The reason."""
+    removed_by: _builtins.str
+    """Who removed it: the subject of the caller's token."""
+    @_builtins.property
+    def removed_at(self) -> _timestamp_pb2.Timestamp:
+        """The time of the removal."""
+
+    def __init__(
+        self,
+        *,
+        listed_name_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        removed_by: _builtins.str = ...,
+        removed_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["removed_at", b"removed_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["listed_name_id", b"listed_name_id", "reason", b"reason", "removed_at", b"removed_at", "removed_by", b"removed_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListedNameRemoved: _TypeAlias = ListedNameRemoved  # noqa: Y015

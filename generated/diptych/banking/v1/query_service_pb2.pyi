@@ -339,6 +339,140 @@ class ListMandatesResponse(_message.Message):
 Global___ListMandatesResponse: _TypeAlias = ListMandatesResponse  # noqa: Y015
 
 @_typing.final
+class GetCaseRequest(_message.Message):
+    """Request message for `GetCase`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CASE_ID_FIELD_NUMBER: _builtins.int
+    AT_LEAST_AS_FRESH_FIELD_NUMBER: _builtins.int
+    case_id: _builtins.str
+    """The case's id."""
+    at_least_as_fresh: _builtins.str
+    """Consistency token of the commands that the response must include; empty for none."""
+    def __init__(
+        self,
+        *,
+        case_id: _builtins.str = ...,
+        at_least_as_fresh: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least_as_fresh", b"at_least_as_fresh", "case_id", b"case_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCaseRequest: _TypeAlias = GetCaseRequest  # noqa: Y015
+
+@_typing.final
+class GetCaseResponse(_message.Message):
+    """Response message for `GetCase`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CASE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def case(self) -> _types_pb2.Case:
+        """The case."""
+
+    def __init__(
+        self,
+        *,
+        case: _types_pb2.Case | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["case", b"case"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["case", b"case"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCaseResponse: _TypeAlias = GetCaseResponse  # noqa: Y015
+
+@_typing.final
+class ListCasesRequest(_message.Message):
+    """Request message for `ListCases`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    OPENED_FROM_FIELD_NUMBER: _builtins.int
+    OPENED_BEFORE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    AT_LEAST_AS_FRESH_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    """Only cases of this account; empty for all."""
+    state: _types_pb2.Case.State.ValueType
+    """Only cases in this state; unspecified for all."""
+    kind: _types_pb2.CaseKind.ValueType
+    """Only cases of this kind; unspecified for all."""
+    page_size: _builtins.int
+    """The maximum number of cases in a page, up to 100; 20 if it is 0. A page may hold fewer and still have a
+    next page.
+    """
+    page_token: _builtins.str
+    """The `next_page_token` of the previous page, for the same filters; empty for the first page."""
+    at_least_as_fresh: _builtins.str
+    """Consistency token of the commands that the response must include; empty for none."""
+    @_builtins.property
+    def opened_from(self) -> _timestamp_pb2.Timestamp:
+        """Only cases opened at this time or later; unset for no bound."""
+
+    @_builtins.property
+    def opened_before(self) -> _timestamp_pb2.Timestamp:
+        """Only cases opened before this time; unset for no bound."""
+
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        state: _types_pb2.Case.State.ValueType = ...,
+        kind: _types_pb2.CaseKind.ValueType = ...,
+        opened_from: _timestamp_pb2.Timestamp | None = ...,
+        opened_before: _timestamp_pb2.Timestamp | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        at_least_as_fresh: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["opened_before", b"opened_before", "opened_from", b"opened_from"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "at_least_as_fresh", b"at_least_as_fresh", "kind", b"kind", "opened_before", b"opened_before", "opened_from", b"opened_from", "page_size", b"page_size", "page_token", b"page_token", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCasesRequest: _TypeAlias = ListCasesRequest  # noqa: Y015
+
+@_typing.final
+class ListCasesResponse(_message.Message):
+    """Response message for `ListCases`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CASES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """The token of the next page; empty on the last page."""
+    @_builtins.property
+    def cases(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Case]:
+        """The cases, the most recently opened first."""
+
+    def __init__(
+        self,
+        *,
+        cases: _abc.Iterable[_types_pb2.Case] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cases", b"cases", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCasesResponse: _TypeAlias = ListCasesResponse  # noqa: Y015
+
+@_typing.final
 class ListTransactionsRequest(_message.Message):
     """Request message for `ListTransactions`."""
 

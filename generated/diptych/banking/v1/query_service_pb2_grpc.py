@@ -65,6 +65,16 @@ class QueryServiceStub:
                 request_serializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.ListMandatesRequest.SerializeToString,
                 response_deserializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.ListMandatesResponse.FromString,
                 _registered_method=True)
+        self.GetCase = channel.unary_unary(
+                '/diptych.banking.v1.QueryService/GetCase',
+                request_serializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.GetCaseRequest.SerializeToString,
+                response_deserializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.GetCaseResponse.FromString,
+                _registered_method=True)
+        self.ListCases = channel.unary_unary(
+                '/diptych.banking.v1.QueryService/ListCases',
+                request_serializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.ListCasesRequest.SerializeToString,
+                response_deserializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.ListCasesResponse.FromString,
+                _registered_method=True)
         self.ListTransactions = channel.unary_unary(
                 '/diptych.banking.v1.QueryService/ListTransactions',
                 request_serializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.ListTransactionsRequest.SerializeToString,
@@ -131,6 +141,20 @@ class QueryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetCase(self, request, context):
+        """Returns a case of compliance. Fails with `NOT_FOUND` (`CASE_NOT_FOUND`) if it does not exist.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCases(self, request, context):
+        """Reports cases of compliance by state, kind and time, the most recently opened first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListTransactions(self, request, context):
         """Lists the lines of an account's statement, newest first. Fails with `NOT_FOUND` (`ACCOUNT_NOT_FOUND`) if
         the account does not exist.
@@ -186,6 +210,16 @@ def add_QueryServiceServicer_to_server(servicer, server):
                     servicer.ListMandates,
                     request_deserializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.ListMandatesRequest.FromString,
                     response_serializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.ListMandatesResponse.SerializeToString,
+            ),
+            'GetCase': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCase,
+                    request_deserializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.GetCaseRequest.FromString,
+                    response_serializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.GetCaseResponse.SerializeToString,
+            ),
+            'ListCases': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCases,
+                    request_deserializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.ListCasesRequest.FromString,
+                    response_serializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.ListCasesResponse.SerializeToString,
             ),
             'ListTransactions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListTransactions,
@@ -366,6 +400,60 @@ class QueryService:
             '/diptych.banking.v1.QueryService/ListMandates',
             diptych_dot_banking_dot_v1_dot_query__service__pb2.ListMandatesRequest.SerializeToString,
             diptych_dot_banking_dot_v1_dot_query__service__pb2.ListMandatesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCase(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.banking.v1.QueryService/GetCase',
+            diptych_dot_banking_dot_v1_dot_query__service__pb2.GetCaseRequest.SerializeToString,
+            diptych_dot_banking_dot_v1_dot_query__service__pb2.GetCaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCases(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.banking.v1.QueryService/ListCases',
+            diptych_dot_banking_dot_v1_dot_query__service__pb2.ListCasesRequest.SerializeToString,
+            diptych_dot_banking_dot_v1_dot_query__service__pb2.ListCasesResponse.FromString,
             options,
             channel_credentials,
             insecure,

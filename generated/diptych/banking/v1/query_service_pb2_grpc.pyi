@@ -51,6 +51,10 @@ class QueryServiceStub:
     """Returns a mandate. Fails with `NOT_FOUND` (`MANDATE_NOT_FOUND`) if it does not exist."""
     ListMandates: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.ListMandatesRequest, _query_service_pb2.ListMandatesResponse]
     """Lists the mandates of one owner's accounts, or of one of them, the most recently created first."""
+    GetCase: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetCaseRequest, _query_service_pb2.GetCaseResponse]
+    """Returns a case of compliance. Fails with `NOT_FOUND` (`CASE_NOT_FOUND`) if it does not exist."""
+    ListCases: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.ListCasesRequest, _query_service_pb2.ListCasesResponse]
+    """Reports cases of compliance by state, kind and time, the most recently opened first."""
     ListTransactions: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.ListTransactionsRequest, _query_service_pb2.ListTransactionsResponse]
     """Lists the lines of an account's statement, newest first. Fails with `NOT_FOUND` (`ACCOUNT_NOT_FOUND`) if
     the account does not exist.
@@ -85,6 +89,10 @@ class QueryServiceAsyncStub(QueryServiceStub):
     """Returns a mandate. Fails with `NOT_FOUND` (`MANDATE_NOT_FOUND`) if it does not exist."""
     ListMandates: _aio.UnaryUnaryMultiCallable[_query_service_pb2.ListMandatesRequest, _query_service_pb2.ListMandatesResponse]  # type: ignore[assignment]
     """Lists the mandates of one owner's accounts, or of one of them, the most recently created first."""
+    GetCase: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetCaseRequest, _query_service_pb2.GetCaseResponse]  # type: ignore[assignment]
+    """Returns a case of compliance. Fails with `NOT_FOUND` (`CASE_NOT_FOUND`) if it does not exist."""
+    ListCases: _aio.UnaryUnaryMultiCallable[_query_service_pb2.ListCasesRequest, _query_service_pb2.ListCasesResponse]  # type: ignore[assignment]
+    """Reports cases of compliance by state, kind and time, the most recently opened first."""
     ListTransactions: _aio.UnaryUnaryMultiCallable[_query_service_pb2.ListTransactionsRequest, _query_service_pb2.ListTransactionsResponse]  # type: ignore[assignment]
     """Lists the lines of an account's statement, newest first. Fails with `NOT_FOUND` (`ACCOUNT_NOT_FOUND`) if
     the account does not exist.
@@ -152,6 +160,22 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.ListMandatesResponse, _abc.Awaitable[_query_service_pb2.ListMandatesResponse]]:
         """Lists the mandates of one owner's accounts, or of one of them, the most recently created first."""
+
+    @_abc_1.abstractmethod
+    def GetCase(
+        self,
+        request: _query_service_pb2.GetCaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_query_service_pb2.GetCaseResponse, _abc.Awaitable[_query_service_pb2.GetCaseResponse]]:
+        """Returns a case of compliance. Fails with `NOT_FOUND` (`CASE_NOT_FOUND`) if it does not exist."""
+
+    @_abc_1.abstractmethod
+    def ListCases(
+        self,
+        request: _query_service_pb2.ListCasesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_query_service_pb2.ListCasesResponse, _abc.Awaitable[_query_service_pb2.ListCasesResponse]]:
+        """Reports cases of compliance by state, kind and time, the most recently opened first."""
 
     @_abc_1.abstractmethod
     def ListTransactions(

@@ -21,6 +21,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _CaseKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CaseKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CaseKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CASE_KIND_UNSPECIFIED: _CaseKind.ValueType  # 0
+    """Unused: every case has a kind."""
+    CASE_KIND_LARGE_CASH: _CaseKind.ValueType  # 1
+    """A deposit or a withdrawal of 10,000 units or more."""
+    CASE_KIND_STRUCTURING: _CaseKind.ValueType  # 2
+    """Three or more smaller deposits, or withdrawals, that are as much together within 24 hours."""
+    CASE_KIND_LISTED_NAME: _CaseKind.ValueType  # 3
+    """A name that is on the list."""
+
+class CaseKind(_CaseKind, metaclass=_CaseKindEnumTypeWrapper):
+    """What the rules of compliance have found."""
+
+CASE_KIND_UNSPECIFIED: CaseKind.ValueType  # 0
+"""Unused: every case has a kind."""
+CASE_KIND_LARGE_CASH: CaseKind.ValueType  # 1
+"""A deposit or a withdrawal of 10,000 units or more."""
+CASE_KIND_STRUCTURING: CaseKind.ValueType  # 2
+"""Three or more smaller deposits, or withdrawals, that are as much together within 24 hours."""
+CASE_KIND_LISTED_NAME: CaseKind.ValueType  # 3
+"""A name that is on the list."""
+Global___CaseKind: _TypeAlias = CaseKind  # noqa: Y015
+
 @_typing.final
 class Account(_message.Message):
     """An account: the view that the projector maintains."""
@@ -38,7 +66,7 @@ class Account(_message.Message):
         STATE_OPEN: Account._State.ValueType  # 1
         """Money can come in and go out."""
         STATE_FROZEN: Account._State.ValueType  # 2
-        """Outgoing payments and new holds are rejected."""
+        """Outgoing payments and new holds are rejected: by `FreezeAccount`, or by a case."""
         STATE_FROZEN_BOTH_WAYS: Account._State.ValueType  # 3
         """Outgoing payments, new holds and incoming payments are rejected."""
         STATE_CLOSED: Account._State.ValueType  # 4
@@ -52,7 +80,7 @@ class Account(_message.Message):
     STATE_OPEN: Account.State.ValueType  # 1
     """Money can come in and go out."""
     STATE_FROZEN: Account.State.ValueType  # 2
-    """Outgoing payments and new holds are rejected."""
+    """Outgoing payments and new holds are rejected: by `FreezeAccount`, or by a case."""
     STATE_FROZEN_BOTH_WAYS: Account.State.ValueType  # 3
     """Outgoing payments, new holds and incoming payments are rejected."""
     STATE_CLOSED: Account.State.ValueType  # 4
@@ -71,6 +99,8 @@ class Account(_message.Message):
     OPEN_TIME_FIELD_NUMBER: _builtins.int
     CLOSE_TIME_FIELD_NUMBER: _builtins.int
     FREEZE_REASON_FIELD_NUMBER: _builtins.int
+    CASES_FIELD_NUMBER: _builtins.int
+    FREEZE_IN_FORCE_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     """The account's id."""
     version: _builtins.int
@@ -83,6 +113,10 @@ class Account(_message.Message):
     """The currency, as an ISO 4217 code."""
     freeze_reason: _builtins.str
     """The reason of the last freeze, kept after the freeze ended; empty if there was none."""
+    cases: _builtins.int
+    """The number of cases that keep the account frozen."""
+    freeze_in_force: _builtins.bool
+    """Whether `FreezeAccount` is in force, besides the cases."""
     @_builtins.property
     def balance(self) -> _money_pb2.Money:
         """The account's balance."""
@@ -127,14 +161,119 @@ class Account(_message.Message):
         open_time: _timestamp_pb2.Timestamp | None = ...,
         close_time: _timestamp_pb2.Timestamp | None = ...,
         freeze_reason: _builtins.str = ...,
+        cases: _builtins.int = ...,
+        freeze_in_force: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "balance", b"balance", "close_time", b"close_time", "daily_withdrawal_limit", b"daily_withdrawal_limit", "held", b"held", "open_time", b"open_time", "overdraft_limit", b"overdraft_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "available", b"available", "balance", b"balance", "close_time", b"close_time", "currency_code", b"currency_code", "daily_withdrawal_limit", b"daily_withdrawal_limit", "freeze_reason", b"freeze_reason", "held", b"held", "open_time", b"open_time", "overdraft_limit", b"overdraft_limit", "owner_id", b"owner_id", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "available", b"available", "balance", b"balance", "cases", b"cases", "close_time", b"close_time", "currency_code", b"currency_code", "daily_withdrawal_limit", b"daily_withdrawal_limit", "freeze_in_force", b"freeze_in_force", "freeze_reason", b"freeze_reason", "held", b"held", "open_time", b"open_time", "overdraft_limit", b"overdraft_limit", "owner_id", b"owner_id", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Account: _TypeAlias = Account  # noqa: Y015
+
+@_typing.final
+class Case(_message.Message):
+    """A case of compliance about an account: the view that the projector maintains."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Case._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Case._State.ValueType  # 0
+        """Unused: every case has a state."""
+        STATE_OPEN: Case._State.ValueType  # 1
+        """A person must decide. The account is frozen."""
+        STATE_CLEARED: Case._State.ValueType  # 2
+        """Nothing was wrong. Final."""
+        STATE_CONFIRMED: Case._State.ValueType  # 3
+        """The finding was confirmed. The account stays frozen. Final."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """States of a case."""
+
+    STATE_UNSPECIFIED: Case.State.ValueType  # 0
+    """Unused: every case has a state."""
+    STATE_OPEN: Case.State.ValueType  # 1
+    """A person must decide. The account is frozen."""
+    STATE_CLEARED: Case.State.ValueType  # 2
+    """Nothing was wrong. Final."""
+    STATE_CONFIRMED: Case.State.ValueType  # 3
+    """The finding was confirmed. The account stays frozen. Final."""
+
+    CASE_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    OWNER_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    COUNTERPARTY_NAME_FIELD_NUMBER: _builtins.int
+    CAUSED_BY_FIELD_NUMBER: _builtins.int
+    DECIDED_BY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    OPEN_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    case_id: _builtins.str
+    """The case's id."""
+    version: _builtins.int
+    """The case's version: the number of its events."""
+    state: Global___Case.State.ValueType
+    """The case's state."""
+    kind: Global___CaseKind.ValueType
+    """What was found."""
+    account_id: _builtins.str
+    """The account."""
+    owner_id: _builtins.str
+    """The account's owner."""
+    counterparty_name: _builtins.str
+    """The name of the other party as the command had it; empty if it had none."""
+    caused_by: _builtins.str
+    """The caller of the command that gave cause to it."""
+    decided_by: _builtins.str
+    """The caller who decided it; empty before."""
+    reason: _builtins.str
+    """The reason of the decision; empty before."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """The amount of the payment; unset if it was found when the account was opened."""
+
+    @_builtins.property
+    def open_time(self) -> _timestamp_pb2.Timestamp:
+        """The time at which it was opened."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """The time of the decision; unset before."""
+
+    def __init__(
+        self,
+        *,
+        case_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+        state: Global___Case.State.ValueType = ...,
+        kind: Global___CaseKind.ValueType = ...,
+        account_id: _builtins.str = ...,
+        owner_id: _builtins.str = ...,
+        amount: _money_pb2.Money | None = ...,
+        counterparty_name: _builtins.str = ...,
+        caused_by: _builtins.str = ...,
+        decided_by: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        open_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "end_time", b"end_time", "open_time", b"open_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "case_id", b"case_id", "caused_by", b"caused_by", "counterparty_name", b"counterparty_name", "decided_by", b"decided_by", "end_time", b"end_time", "kind", b"kind", "open_time", b"open_time", "owner_id", b"owner_id", "reason", b"reason", "state", b"state", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Case: _TypeAlias = Case  # noqa: Y015
 
 @_typing.final
 class Hold(_message.Message):
@@ -590,6 +729,10 @@ class Transaction(_message.Message):
         """The freeze of the account ended."""
         KIND_CLOSED: Transaction._Kind.ValueType  # 11
         """The account was closed."""
+        KIND_BLOCKED: Transaction._Kind.ValueType  # 12
+        """A case froze the account."""
+        KIND_UNBLOCKED: Transaction._Kind.ValueType  # 13
+        """A case was cleared that had frozen the account."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """Kinds of statement lines."""
@@ -618,6 +761,10 @@ class Transaction(_message.Message):
     """The freeze of the account ended."""
     KIND_CLOSED: Transaction.Kind.ValueType  # 11
     """The account was closed."""
+    KIND_BLOCKED: Transaction.Kind.ValueType  # 12
+    """A case froze the account."""
+    KIND_UNBLOCKED: Transaction.Kind.ValueType  # 13
+    """A case was cleared that had frozen the account."""
 
     VERSION_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
@@ -639,7 +786,7 @@ class Transaction(_message.Message):
     counterpart_account_id: _builtins.str
     """The other account of a transfer; empty for other lines."""
     related_id: _builtins.str
-    """The id of the transfer, the hold or the approved withdrawal; empty for other lines."""
+    """The id of the transfer, the hold, the approved withdrawal, the refund or the case; empty for other lines."""
     actor: _builtins.str
     """The sender of the command: the subject of the caller's token."""
     @_builtins.property

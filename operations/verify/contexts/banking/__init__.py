@@ -16,7 +16,7 @@ from google.type.money_pb2 import Money
 
 from contracts.events.banking import EVENTS
 from contracts.view_layout import View
-from operations.verify.contexts.banking import mandate, withdrawal
+from operations.verify.contexts.banking import compliance, mandate, withdrawal
 from operations.verify.contexts.banking.withdrawal import fold_window
 from operations.verify.events import describe, find_last, get_first, iterate
 from operations.verify.formats import (
@@ -102,7 +102,8 @@ def fold_account(events: Sequence[Event]) -> types.Account:
     opened, (balance, held) = get_first(events, events_pb2.AccountOpened), get_balance(events)
     freeze, closed = _find_freeze(events), find_last(events, events_pb2.AccountClosed)
     currency, limit = opened.currency_code, opened.overdraft_limit
-    state = FROZEN_STATES[freeze.incoming_too] if freeze else "STATE_OPEN"
+    cases = compliance.count_cases(events)
+    state = FROZEN_STATES[bool(freeze and freeze.incoming_too)] if freeze or cases else "STATE_OPEN"
     last_freeze = find_last(events, events_pb2.AccountFrozen)
     return types.Account(
         account_id=opened.account_id,
@@ -120,6 +121,8 @@ def fold_account(events: Sequence[Event]) -> types.Account:
         open_time=opened.opened_at,
         close_time=closed and closed.closed_at,
         freeze_reason=last_freeze.reason if last_freeze else "",
+        cases=cases,
+        freeze_in_force=freeze is not None,
     )
 
 
@@ -153,7 +156,24 @@ def fold_account_snapshot(events: Sequence[Event]) -> dict[str, Any]:
                 payment.approved if isinstance(payment, events_pb2.TransferSent) else payment.withdrawal_id
             )
         ),
+        "cash_in": fold_window(_list_cash(events, events_pb2.MoneyDeposited, "deposited_at")),
+        "cash_out": fold_window(_list_cash(events, events_pb2.MoneyWithdrawn, "withdrawn_at")),
+        "cases": view.cases,
     }
+
+
+def _list_cash(events: Sequence[Event], kind: Any, time_field: str) -> Iterator[tuple[Any, Any]]:
+    """Yield the times and amounts of small deposits or withdrawals since the last case about such."""
+    found = sum(map(_is_found, iterate(events, events_pb2.AccountBlocked)))
+    for message in iterate(events, kind, events_pb2.AccountBlocked):
+        if isinstance(message, events_pb2.AccountBlocked):
+            found -= _is_found(message)
+        elif not found and message.amount.units < 10_000 and not getattr(message, "refund_id", ""):
+            yield getattr(message, time_field), message.amount
+
+
+def _is_found(block: Any) -> bool:
+    return bool(block.kind == types.CASE_KIND_STRUCTURING)
 
 
 def _get_day(payment: Any) -> str:
@@ -166,7 +186,7 @@ def _get_payment_time(payment: Any) -> Any:
 
 TRANSACTIONS: dict[Any, tuple[str, str, str, str]] = {
     events_pb2.AccountOpened: ("OPENED", "", "", ""),
-    events_pb2.MoneyDeposited: ("DEPOSITED", "reference", "", ""),
+    events_pb2.MoneyDeposited: ("DEPOSITED", "reference", "", "refund_id"),
     events_pb2.MoneyWithdrawn: ("WITHDRAWN", "reference", "", "withdrawal_id"),
     events_pb2.TransferSent: ("SENT", "reference", "to_account_id", "transfer_id"),
     events_pb2.TransferReceived: ("RECEIVED", "reference", "from_account_id", "transfer_id"),
@@ -175,6 +195,8 @@ TRANSACTIONS: dict[Any, tuple[str, str, str, str]] = {
     events_pb2.HeldMoneyCaptured: ("CAPTURED", "", "", "hold_id"),
     events_pb2.AccountFrozen: ("FROZEN", "reason", "", ""),
     events_pb2.AccountUnfrozen: ("UNFROZEN", "", "", ""),
+    events_pb2.AccountBlocked: ("BLOCKED", "", "", "case_id"),
+    events_pb2.AccountUnblocked: ("UNBLOCKED", "", "", "case_id"),
     events_pb2.AccountClosed: ("CLOSED", "", "", ""),
 }
 """Event to (kind of the transaction, and the event fields of its reference, counterpart and related id)."""
@@ -378,6 +400,7 @@ AGGREGATES = (
                 event_contributions=event_contributions,
             ),
         ),
+        list_counterparts=compliance.list_cases,
     ),
     Aggregate(
         "banking.hold",
@@ -410,6 +433,7 @@ AGGREGATES = (
     ),
     Aggregate("banking.refund", events=EVENTS, snapshot=fold_refund_snapshot, projections=()),
     *withdrawal.AGGREGATES,
+    *compliance.AGGREGATES,
     mandate.MANDATES,
 )
 
