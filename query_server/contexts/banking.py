@@ -12,6 +12,7 @@ from diptych.banking.v1.types_pb2 import (
     DailyReport,
     Hold,
     Mandate,
+    Overdraft,
     Statement,
     Transaction,
     Transfer,
@@ -31,12 +32,13 @@ from query_server.wire_format import encode_view
 
 ACCOUNTS, HOLDS, TRANSFERS = View.of(Account), View.of(Hold), View.of(Transfer)
 LEDGERS, WITHDRAWALS = View.of(AccountLedger), View.of(Withdrawal)
-MANDATES, CASES = View.of(Mandate), View.of(Case)
+MANDATES, CASES, OVERDRAFTS = View.of(Mandate), View.of(Case), View.of(Overdraft)
 ACCOUNT_NOT_FOUND = NotFound("banking", "ACCOUNT_NOT_FOUND", ("account_id",))
 CASE_NOT_FOUND = NotFound("banking", "CASE_NOT_FOUND", ("case_id",))
 HOLD_NOT_FOUND = NotFound("banking", "HOLD_NOT_FOUND", ("hold_id",))
 TRANSFER_NOT_FOUND = NotFound("banking", "TRANSFER_NOT_FOUND", ("transfer_id",))
 MANDATE_NOT_FOUND = NotFound("banking", "MANDATE_NOT_FOUND", ("mandate_id",))
+OVERDRAFT_NOT_FOUND = NotFound("banking", "OVERDRAFT_NOT_FOUND", ("overdraft_id",))
 WITHDRAWAL_NOT_FOUND = NotFound("banking", "WITHDRAWAL_NOT_FOUND", ("withdrawal_id",))
 
 
@@ -65,6 +67,10 @@ async def list_mandates(mandates: FreshReader, request: protocol.ListMandatesReq
     by_account = view.index("owner_account", owner_id, request.account_id)
     window = Window(by_account if request.account_id else view.index("owner", owner_id))
     return (await list_pages.read_page(mandates, window, request)).encode()
+
+
+async def get_overdraft(overdrafts: FreshReader, request: protocol.GetOverdraftRequest) -> bytes:
+    return encode_view(await overdrafts.get(request.overdraft_id, OVERDRAFT_NOT_FOUND))
 
 
 async def get_case(cases: FreshReader, request: protocol.GetCaseRequest) -> bytes:
@@ -173,6 +179,7 @@ CONTEXT = QueryContext(
         "GetWithdrawal": Query(WITHDRAWALS, get_withdrawal),
         "GetMandate": Query(MANDATES, get_mandate),
         "ListMandates": Query(MANDATES, list_mandates),
+        "GetOverdraft": Query(OVERDRAFTS, get_overdraft),
         "GetCase": Query(CASES, get_case),
         "ListCases": Query(CASES, list_cases),
         "ListTransactions": Query(LEDGERS, list_transactions),

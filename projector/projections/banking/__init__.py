@@ -1,6 +1,15 @@
 """The views of banking, one file per view."""
 
-from projector.projections.banking import account, account_ledger, case, hold, mandate, transfer, withdrawal
+from projector.projections.banking import (
+    account,
+    account_ledger,
+    case,
+    hold,
+    mandate,
+    overdraft,
+    transfer,
+    withdrawal,
+)
 
 PROJECTIONS = (
     account.ACCOUNTS,
@@ -8,6 +17,7 @@ PROJECTIONS = (
     case.CASES,
     hold.HOLDS,
     mandate.MANDATES,
+    overdraft.OVERDRAFTS,
     transfer.TRANSFERS,
     withdrawal.WITHDRAWALS,
 )

@@ -77,6 +77,12 @@ def unblocked(account: views.Account, _: events.AccountUnblocked) -> None:
         account.state = views.Account.STATE_OPEN
 
 
+@ACCOUNTS.on(events.OverdraftChanged)
+def overdraft_changed(account: views.Account, event: events.OverdraftChanged) -> None:
+    account.overdraft_limit.CopyFrom(event.overdraft_limit)
+    _update_available(account)
+
+
 @ACCOUNTS.on(events.AccountClosed)
 def closed(account: views.Account, event: events.AccountClosed) -> None:
     account.state = views.Account.STATE_CLOSED

@@ -34,6 +34,7 @@ WithoutMovement = (
     | events.AccountUnfrozen
     | events.AccountBlocked
     | events.AccountUnblocked
+    | events.OverdraftChanged
     | events.AccountClosed
 )
 TIME_FIELDS = {
@@ -147,6 +148,12 @@ def blocked(ledger: views.AccountLedger, event: events.AccountBlocked) -> None:
 @LEDGERS.on(events.AccountUnblocked)
 def unblocked(ledger: views.AccountLedger, event: events.AccountUnblocked) -> None:
     _set_line_without_movement(ledger, event, views.Transaction.KIND_UNBLOCKED, related_id=event.case_id)
+
+
+@LEDGERS.on(events.OverdraftChanged)
+def overdraft_changed(ledger: views.AccountLedger, event: events.OverdraftChanged) -> None:
+    kind = views.Transaction.KIND_OVERDRAFT_CHANGED
+    _set_line_without_movement(ledger, event, kind, related_id=event.overdraft_id)
 
 
 @LEDGERS.on(events.AccountClosed)

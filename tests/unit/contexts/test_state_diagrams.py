@@ -17,6 +17,12 @@ from command_server.contexts.banking.domain.messages import (
     ReleaseHold,
     RequestTransfer,
 )
+from command_server.contexts.banking.domain.overdraft import OVERDRAFT
+from command_server.contexts.banking.domain.overdraft_messages import (
+    ApproveOverdraft,
+    DeclineOverdraft,
+    RequestOverdraft,
+)
 from command_server.contexts.banking.domain.transfer import TRANSFER
 from command_server.contexts.banking.domain.withdrawal import WITHDRAWAL
 from command_server.contexts.banking.domain.withdrawal_messages import (
@@ -122,7 +128,17 @@ def test_holds_transfers_and_withdrawals_match_their_diagrams() -> None:
             lambda: make_bank(a=10), CASE.stream(case_id), statuses, [clear, confirm], AFTER_DEADLINES
         ),
     ]
-    assert {*holds, *transfers, *withdrawals, *mandates, *cases} == read_diagram("banking.md")
+    want = RequestOverdraft("l-1", "a", eur(20_000), caller="ada")
+    allow, deny = ApproveOverdraft("l-1", caller="bob"), DeclineOverdraft("l-1", "no", caller="bob")
+    overdrafts = find_transitions(
+        lambda: make_bank(a=10),
+        OVERDRAFT.stream("l-1"),
+        {"[*]": [], "REQUESTED": [want], "APPROVED": [want, allow], "DECLINED": [want, deny]},
+        [want, allow, deny],
+        AFTER_DEADLINES,
+    )
+    found = {*holds, *transfers, *withdrawals, *mandates, *cases, *overdrafts}
+    assert found == read_diagram("banking.md")
 
 
 def test_reservations_and_purchase_orders_match_their_diagrams() -> None:

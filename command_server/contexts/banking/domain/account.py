@@ -21,6 +21,7 @@ from command_server.contexts.banking.domain.messages import (
     MoneyDeposited,
     MoneyHeld,
     MoneyWithdrawn,
+    OverdraftChanged,
     TransferReceived,
     TransferSent,
 )
@@ -46,6 +47,7 @@ Event = (
     | AccountUnfrozen
     | AccountBlocked
     | AccountUnblocked
+    | OverdraftChanged
     | AccountClosed
 )
 NO_MONEY = Money("", 0)
@@ -194,6 +196,8 @@ def evolve(account: Account, event: Event) -> Account:
             return replace(account, cash_in=(), cash_out=()) if was_found else account
         case AccountUnblocked():
             return replace(account, cases=account.cases - 1)
+        case OverdraftChanged():
+            return replace(account, overdraft_limit=event.overdraft_limit)
         case AccountClosed():
             return replace(account, status=Status.CLOSED)
         case _:

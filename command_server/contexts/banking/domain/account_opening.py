@@ -18,6 +18,7 @@ from command_server.contexts.banking.domain.compliance import (
     join,
     open_case,
 )
+from command_server.contexts.banking.domain.four_eyes import SINGLE_PERSON_LIMIT
 from command_server.contexts.banking.domain.listed_name import LISTED_NAME
 from command_server.contexts.banking.domain.messages import (
     AccountOpened,
@@ -58,6 +59,8 @@ def open_account(command: OpenAccount, account: Account, now: datetime) -> Accou
     for limit in (overdraft_limit, daily_limit):
         if limit is not None and limit.currency_code != currency:
             raise Rejected("CURRENCY_MISMATCH", account=currency, asked=limit.currency_code)
+    if Money(currency, SINGLE_PERSON_LIMIT) < overdraft_limit:
+        raise Rejected("OVERDRAFT_NEEDS_APPROVAL", above=SINGLE_PERSON_LIMIT)
     return AccountOpened(id_, command.owner_id, currency, overdraft_limit, daily_limit, opened_at=now)
 
 

@@ -387,6 +387,16 @@ class AccountUnblocked:
 
 
 @dataclass(frozen=True, slots=True)
+class OverdraftChanged:
+    """The overdraft limit of an account changed."""
+
+    account_id: str
+    overdraft_limit: Money
+    overdraft_id: str
+    changed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class AccountClosed:
     """An account was closed."""
 

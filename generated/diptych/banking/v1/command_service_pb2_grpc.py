@@ -143,6 +143,26 @@ class CommandServiceStub:
                 request_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.UnfreezeAccountRequest.SerializeToString,
                 response_deserializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.UnfreezeAccountResponse.FromString,
                 _registered_method=True)
+        self.ChangeOverdraft = channel.unary_unary(
+                '/diptych.banking.v1.CommandService/ChangeOverdraft',
+                request_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.ChangeOverdraftRequest.SerializeToString,
+                response_deserializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.ChangeOverdraftResponse.FromString,
+                _registered_method=True)
+        self.RequestOverdraft = channel.unary_unary(
+                '/diptych.banking.v1.CommandService/RequestOverdraft',
+                request_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.RequestOverdraftRequest.SerializeToString,
+                response_deserializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.RequestOverdraftResponse.FromString,
+                _registered_method=True)
+        self.ApproveOverdraft = channel.unary_unary(
+                '/diptych.banking.v1.CommandService/ApproveOverdraft',
+                request_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.ApproveOverdraftRequest.SerializeToString,
+                response_deserializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.ApproveOverdraftResponse.FromString,
+                _registered_method=True)
+        self.DeclineOverdraft = channel.unary_unary(
+                '/diptych.banking.v1.CommandService/DeclineOverdraft',
+                request_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.DeclineOverdraftRequest.SerializeToString,
+                response_deserializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.DeclineOverdraftResponse.FromString,
+                _registered_method=True)
         self.ClearCase = channel.unary_unary(
                 '/diptych.banking.v1.CommandService/ClearCase',
                 request_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.ClearCaseRequest.SerializeToString,
@@ -183,8 +203,8 @@ class CommandServiceServicer:
     """
 
     def OpenAccount(self, request, context):
-        """Opens an account. Rejected with `ACCOUNT_EXISTS`, or with `CURRENCY_MISMATCH` if a limit is in another
-        currency than the account.
+        """Opens an account. Rejected with `ACCOUNT_EXISTS`, with `CURRENCY_MISMATCH` if a limit is in another currency than
+        the account, or with `OVERDRAFT_NEEDS_APPROVAL` if the overdraft limit is more than 10,000 units.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -354,6 +374,40 @@ class CommandServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ChangeOverdraft(self, request, context):
+        """Changes the overdraft limit of an account. Rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `CURRENCY_MISMATCH`,
+        `OVERDRAFT_IN_USE` (more is overdrawn or held), or with `OVERDRAFT_NEEDS_APPROVAL` if it is raised to more than
+        10,000 units.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequestOverdraft(self, request, context):
+        """Requests an overdraft limit that another person approves or declines. Nothing changes before the approval.
+        Repeating the same request changes nothing. Rejected with `OVERDRAFT_EXISTS`, `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`
+        or `CURRENCY_MISMATCH`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApproveOverdraft(self, request, context):
+        """Approves a requested overdraft limit, which is in force from then on. Rejected with `OVERDRAFT_NOT_FOUND`,
+        `OVERDRAFT_SAME_CALLER` (no person who requested it can approve it), `OVERDRAFT_ALREADY_DECLINED`, or as
+        `ChangeOverdraft` but for the need of an approval.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeclineOverdraft(self, request, context):
+        """Declines a requested overdraft limit for good. Rejected with `OVERDRAFT_NOT_FOUND` or `OVERDRAFT_ALREADY_APPROVED`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ClearCase(self, request, context):
         """Clears a case: nothing is wrong. The account is free again unless it is frozen or has other cases. Rejected with
         `CASE_NOT_FOUND`, `CASE_SAME_CALLER` (no person behind the command that gave cause to it can decide it, and neither
@@ -495,6 +549,26 @@ def add_CommandServiceServicer_to_server(servicer, server):
                     servicer.UnfreezeAccount,
                     request_deserializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.UnfreezeAccountRequest.FromString,
                     response_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.UnfreezeAccountResponse.SerializeToString,
+            ),
+            'ChangeOverdraft': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeOverdraft,
+                    request_deserializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.ChangeOverdraftRequest.FromString,
+                    response_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.ChangeOverdraftResponse.SerializeToString,
+            ),
+            'RequestOverdraft': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestOverdraft,
+                    request_deserializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.RequestOverdraftRequest.FromString,
+                    response_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.RequestOverdraftResponse.SerializeToString,
+            ),
+            'ApproveOverdraft': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApproveOverdraft,
+                    request_deserializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.ApproveOverdraftRequest.FromString,
+                    response_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.ApproveOverdraftResponse.SerializeToString,
+            ),
+            'DeclineOverdraft': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeclineOverdraft,
+                    request_deserializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.DeclineOverdraftRequest.FromString,
+                    response_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.DeclineOverdraftResponse.SerializeToString,
             ),
             'ClearCase': grpc.unary_unary_rpc_method_handler(
                     servicer.ClearCase,
@@ -1071,6 +1145,114 @@ class CommandService:
             '/diptych.banking.v1.CommandService/UnfreezeAccount',
             diptych_dot_banking_dot_v1_dot_command__service__pb2.UnfreezeAccountRequest.SerializeToString,
             diptych_dot_banking_dot_v1_dot_command__service__pb2.UnfreezeAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangeOverdraft(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.banking.v1.CommandService/ChangeOverdraft',
+            diptych_dot_banking_dot_v1_dot_command__service__pb2.ChangeOverdraftRequest.SerializeToString,
+            diptych_dot_banking_dot_v1_dot_command__service__pb2.ChangeOverdraftResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestOverdraft(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.banking.v1.CommandService/RequestOverdraft',
+            diptych_dot_banking_dot_v1_dot_command__service__pb2.RequestOverdraftRequest.SerializeToString,
+            diptych_dot_banking_dot_v1_dot_command__service__pb2.RequestOverdraftResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApproveOverdraft(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.banking.v1.CommandService/ApproveOverdraft',
+            diptych_dot_banking_dot_v1_dot_command__service__pb2.ApproveOverdraftRequest.SerializeToString,
+            diptych_dot_banking_dot_v1_dot_command__service__pb2.ApproveOverdraftResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeclineOverdraft(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.banking.v1.CommandService/DeclineOverdraft',
+            diptych_dot_banking_dot_v1_dot_command__service__pb2.DeclineOverdraftRequest.SerializeToString,
+            diptych_dot_banking_dot_v1_dot_command__service__pb2.DeclineOverdraftResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,8 +43,8 @@ class CommandServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CommandServiceAsyncStub: ...
     OpenAccount: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.OpenAccountRequest, _command_service_pb2.OpenAccountResponse]
-    """Opens an account. Rejected with `ACCOUNT_EXISTS`, or with `CURRENCY_MISMATCH` if a limit is in another
-    currency than the account.
+    """Opens an account. Rejected with `ACCOUNT_EXISTS`, with `CURRENCY_MISMATCH` if a limit is in another currency than
+    the account, or with `OVERDRAFT_NEEDS_APPROVAL` if the overdraft limit is more than 10,000 units.
     """
     Deposit: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.DepositRequest, _command_service_pb2.DepositResponse]
     """Pays money into an account from outside the bank. 10,000 units or more open a case, which freezes the account, as do
@@ -130,6 +130,23 @@ class CommandServiceStub:
     """
     UnfreezeAccount: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.UnfreezeAccountRequest, _command_service_pb2.UnfreezeAccountResponse]
     """Ends the freeze of an account. Rejected with `ACCOUNT_NOT_FOUND` or `ACCOUNT_CLOSED`."""
+    ChangeOverdraft: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.ChangeOverdraftRequest, _command_service_pb2.ChangeOverdraftResponse]
+    """Changes the overdraft limit of an account. Rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `CURRENCY_MISMATCH`,
+    `OVERDRAFT_IN_USE` (more is overdrawn or held), or with `OVERDRAFT_NEEDS_APPROVAL` if it is raised to more than
+    10,000 units.
+    """
+    RequestOverdraft: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.RequestOverdraftRequest, _command_service_pb2.RequestOverdraftResponse]
+    """Requests an overdraft limit that another person approves or declines. Nothing changes before the approval.
+    Repeating the same request changes nothing. Rejected with `OVERDRAFT_EXISTS`, `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`
+    or `CURRENCY_MISMATCH`.
+    """
+    ApproveOverdraft: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.ApproveOverdraftRequest, _command_service_pb2.ApproveOverdraftResponse]
+    """Approves a requested overdraft limit, which is in force from then on. Rejected with `OVERDRAFT_NOT_FOUND`,
+    `OVERDRAFT_SAME_CALLER` (no person who requested it can approve it), `OVERDRAFT_ALREADY_DECLINED`, or as
+    `ChangeOverdraft` but for the need of an approval.
+    """
+    DeclineOverdraft: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.DeclineOverdraftRequest, _command_service_pb2.DeclineOverdraftResponse]
+    """Declines a requested overdraft limit for good. Rejected with `OVERDRAFT_NOT_FOUND` or `OVERDRAFT_ALREADY_APPROVED`."""
     ClearCase: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.ClearCaseRequest, _command_service_pb2.ClearCaseResponse]
     """Clears a case: nothing is wrong. The account is free again unless it is frozen or has other cases. Rejected with
     `CASE_NOT_FOUND`, `CASE_SAME_CALLER` (no person behind the command that gave cause to it can decide it, and neither
@@ -163,8 +180,8 @@ class CommandServiceAsyncStub(CommandServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     OpenAccount: _aio.UnaryUnaryMultiCallable[_command_service_pb2.OpenAccountRequest, _command_service_pb2.OpenAccountResponse]  # type: ignore[assignment]
-    """Opens an account. Rejected with `ACCOUNT_EXISTS`, or with `CURRENCY_MISMATCH` if a limit is in another
-    currency than the account.
+    """Opens an account. Rejected with `ACCOUNT_EXISTS`, with `CURRENCY_MISMATCH` if a limit is in another currency than
+    the account, or with `OVERDRAFT_NEEDS_APPROVAL` if the overdraft limit is more than 10,000 units.
     """
     Deposit: _aio.UnaryUnaryMultiCallable[_command_service_pb2.DepositRequest, _command_service_pb2.DepositResponse]  # type: ignore[assignment]
     """Pays money into an account from outside the bank. 10,000 units or more open a case, which freezes the account, as do
@@ -250,6 +267,23 @@ class CommandServiceAsyncStub(CommandServiceStub):
     """
     UnfreezeAccount: _aio.UnaryUnaryMultiCallable[_command_service_pb2.UnfreezeAccountRequest, _command_service_pb2.UnfreezeAccountResponse]  # type: ignore[assignment]
     """Ends the freeze of an account. Rejected with `ACCOUNT_NOT_FOUND` or `ACCOUNT_CLOSED`."""
+    ChangeOverdraft: _aio.UnaryUnaryMultiCallable[_command_service_pb2.ChangeOverdraftRequest, _command_service_pb2.ChangeOverdraftResponse]  # type: ignore[assignment]
+    """Changes the overdraft limit of an account. Rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `CURRENCY_MISMATCH`,
+    `OVERDRAFT_IN_USE` (more is overdrawn or held), or with `OVERDRAFT_NEEDS_APPROVAL` if it is raised to more than
+    10,000 units.
+    """
+    RequestOverdraft: _aio.UnaryUnaryMultiCallable[_command_service_pb2.RequestOverdraftRequest, _command_service_pb2.RequestOverdraftResponse]  # type: ignore[assignment]
+    """Requests an overdraft limit that another person approves or declines. Nothing changes before the approval.
+    Repeating the same request changes nothing. Rejected with `OVERDRAFT_EXISTS`, `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`
+    or `CURRENCY_MISMATCH`.
+    """
+    ApproveOverdraft: _aio.UnaryUnaryMultiCallable[_command_service_pb2.ApproveOverdraftRequest, _command_service_pb2.ApproveOverdraftResponse]  # type: ignore[assignment]
+    """Approves a requested overdraft limit, which is in force from then on. Rejected with `OVERDRAFT_NOT_FOUND`,
+    `OVERDRAFT_SAME_CALLER` (no person who requested it can approve it), `OVERDRAFT_ALREADY_DECLINED`, or as
+    `ChangeOverdraft` but for the need of an approval.
+    """
+    DeclineOverdraft: _aio.UnaryUnaryMultiCallable[_command_service_pb2.DeclineOverdraftRequest, _command_service_pb2.DeclineOverdraftResponse]  # type: ignore[assignment]
+    """Declines a requested overdraft limit for good. Rejected with `OVERDRAFT_NOT_FOUND` or `OVERDRAFT_ALREADY_APPROVED`."""
     ClearCase: _aio.UnaryUnaryMultiCallable[_command_service_pb2.ClearCaseRequest, _command_service_pb2.ClearCaseResponse]  # type: ignore[assignment]
     """Clears a case: nothing is wrong. The account is free again unless it is frozen or has other cases. Rejected with
     `CASE_NOT_FOUND`, `CASE_SAME_CALLER` (no person behind the command that gave cause to it can decide it, and neither
@@ -286,8 +320,8 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.OpenAccountRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.OpenAccountResponse, _abc.Awaitable[_command_service_pb2.OpenAccountResponse]]:
-        """Opens an account. Rejected with `ACCOUNT_EXISTS`, or with `CURRENCY_MISMATCH` if a limit is in another
-        currency than the account.
+        """Opens an account. Rejected with `ACCOUNT_EXISTS`, with `CURRENCY_MISMATCH` if a limit is in another currency than
+        the account, or with `OVERDRAFT_NEEDS_APPROVAL` if the overdraft limit is more than 10,000 units.
         """
 
     @_abc_1.abstractmethod
@@ -487,6 +521,47 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.UnfreezeAccountResponse, _abc.Awaitable[_command_service_pb2.UnfreezeAccountResponse]]:
         """Ends the freeze of an account. Rejected with `ACCOUNT_NOT_FOUND` or `ACCOUNT_CLOSED`."""
+
+    @_abc_1.abstractmethod
+    def ChangeOverdraft(
+        self,
+        request: _command_service_pb2.ChangeOverdraftRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_command_service_pb2.ChangeOverdraftResponse, _abc.Awaitable[_command_service_pb2.ChangeOverdraftResponse]]:
+        """Changes the overdraft limit of an account. Rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `CURRENCY_MISMATCH`,
+        `OVERDRAFT_IN_USE` (more is overdrawn or held), or with `OVERDRAFT_NEEDS_APPROVAL` if it is raised to more than
+        10,000 units.
+        """
+
+    @_abc_1.abstractmethod
+    def RequestOverdraft(
+        self,
+        request: _command_service_pb2.RequestOverdraftRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_command_service_pb2.RequestOverdraftResponse, _abc.Awaitable[_command_service_pb2.RequestOverdraftResponse]]:
+        """Requests an overdraft limit that another person approves or declines. Nothing changes before the approval.
+        Repeating the same request changes nothing. Rejected with `OVERDRAFT_EXISTS`, `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`
+        or `CURRENCY_MISMATCH`.
+        """
+
+    @_abc_1.abstractmethod
+    def ApproveOverdraft(
+        self,
+        request: _command_service_pb2.ApproveOverdraftRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_command_service_pb2.ApproveOverdraftResponse, _abc.Awaitable[_command_service_pb2.ApproveOverdraftResponse]]:
+        """Approves a requested overdraft limit, which is in force from then on. Rejected with `OVERDRAFT_NOT_FOUND`,
+        `OVERDRAFT_SAME_CALLER` (no person who requested it can approve it), `OVERDRAFT_ALREADY_DECLINED`, or as
+        `ChangeOverdraft` but for the need of an approval.
+        """
+
+    @_abc_1.abstractmethod
+    def DeclineOverdraft(
+        self,
+        request: _command_service_pb2.DeclineOverdraftRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_command_service_pb2.DeclineOverdraftResponse, _abc.Awaitable[_command_service_pb2.DeclineOverdraftResponse]]:
+        """Declines a requested overdraft limit for good. Rejected with `OVERDRAFT_NOT_FOUND` or `OVERDRAFT_ALREADY_APPROVED`."""
 
     @_abc_1.abstractmethod
     def ClearCase(

@@ -586,6 +586,44 @@ class AccountUnblocked(_message.Message):
 Global___AccountUnblocked: _TypeAlias = AccountUnblocked  # noqa: Y015
 
 @_typing.final
+class OverdraftChanged(_message.Message):
+    """The overdraft limit of an account changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    OVERDRAFT_LIMIT_FIELD_NUMBER: _builtins.int
+    OVERDRAFT_ID_FIELD_NUMBER: _builtins.int
+    CHANGED_AT_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    """The account's id."""
+    overdraft_id: _builtins.str
+    """The requested limit that a second person approved; empty if nobody did."""
+    @_builtins.property
+    def overdraft_limit(self) -> _money_pb2.Money:
+        """The amount by which the balance may fall below zero from now on."""
+
+    @_builtins.property
+    def changed_at(self) -> _timestamp_pb2.Timestamp:
+        """The time of the change."""
+
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        overdraft_limit: _money_pb2.Money | None = ...,
+        overdraft_id: _builtins.str = ...,
+        changed_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["changed_at", b"changed_at", "overdraft_limit", b"overdraft_limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "changed_at", b"changed_at", "overdraft_id", b"overdraft_id", "overdraft_limit", b"overdraft_limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OverdraftChanged: _TypeAlias = OverdraftChanged  # noqa: Y015
+
+@_typing.final
 class AccountClosed(_message.Message):
     """An account was closed."""
 
@@ -1566,3 +1604,125 @@ class ListedNameRemoved(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListedNameRemoved: _TypeAlias = ListedNameRemoved  # noqa: Y015
+
+@_typing.final
+class OverdraftRequested(_message.Message):
+    """An overdraft limit was requested that another person must approve."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OVERDRAFT_ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    OWNER_ID_FIELD_NUMBER: _builtins.int
+    OVERDRAFT_LIMIT_FIELD_NUMBER: _builtins.int
+    REQUESTED_BY_FIELD_NUMBER: _builtins.int
+    REQUESTERS_FIELD_NUMBER: _builtins.int
+    REQUESTED_AT_FIELD_NUMBER: _builtins.int
+    overdraft_id: _builtins.str
+    """The id of the requested limit."""
+    account_id: _builtins.str
+    """The account's id."""
+    owner_id: _builtins.str
+    """The account's owner."""
+    requested_by: _builtins.str
+    """The requester: the subject of the caller's token."""
+    @_builtins.property
+    def overdraft_limit(self) -> _money_pb2.Money:
+        """The amount by which the balance may fall below zero."""
+
+    @_builtins.property
+    def requesters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The persons who requested it, none of whom may approve it: the subject of the caller's token, and the person on
+        whose behalf the caller acts.
+        """
+
+    @_builtins.property
+    def requested_at(self) -> _timestamp_pb2.Timestamp:
+        """The time of the request."""
+
+    def __init__(
+        self,
+        *,
+        overdraft_id: _builtins.str = ...,
+        account_id: _builtins.str = ...,
+        owner_id: _builtins.str = ...,
+        overdraft_limit: _money_pb2.Money | None = ...,
+        requested_by: _builtins.str = ...,
+        requesters: _abc.Iterable[_builtins.str] | None = ...,
+        requested_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["overdraft_limit", b"overdraft_limit", "requested_at", b"requested_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "overdraft_id", b"overdraft_id", "overdraft_limit", b"overdraft_limit", "owner_id", b"owner_id", "requested_at", b"requested_at", "requested_by", b"requested_by", "requesters", b"requesters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OverdraftRequested: _TypeAlias = OverdraftRequested  # noqa: Y015
+
+@_typing.final
+class OverdraftApproved(_message.Message):
+    """A requested overdraft limit was approved."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OVERDRAFT_ID_FIELD_NUMBER: _builtins.int
+    APPROVED_BY_FIELD_NUMBER: _builtins.int
+    APPROVED_AT_FIELD_NUMBER: _builtins.int
+    overdraft_id: _builtins.str
+    """The id of the requested limit."""
+    approved_by: _builtins.str
+    """The approver: the subject of the caller's token."""
+    @_builtins.property
+    def approved_at(self) -> _timestamp_pb2.Timestamp:
+        """The time of the approval."""
+
+    def __init__(
+        self,
+        *,
+        overdraft_id: _builtins.str = ...,
+        approved_by: _builtins.str = ...,
+        approved_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approved_at", b"approved_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved_at", b"approved_at", "approved_by", b"approved_by", "overdraft_id", b"overdraft_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OverdraftApproved: _TypeAlias = OverdraftApproved  # noqa: Y015
+
+@_typing.final
+class OverdraftDeclined(_message.Message):
+    """A requested overdraft limit was declined."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OVERDRAFT_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DECLINED_BY_FIELD_NUMBER: _builtins.int
+    DECLINED_AT_FIELD_NUMBER: _builtins.int
+    overdraft_id: _builtins.str
+    """The id of the requested limit."""
+    reason: _builtins.str
+    """The caller's reason."""
+    declined_by: _builtins.str
+    """The decliner: the subject of the caller's token."""
+    @_builtins.property
+    def declined_at(self) -> _timestamp_pb2.Timestamp:
+        """The time of the decline."""
+
+    def __init__(
+        self,
+        *,
+        overdraft_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        declined_by: _builtins.str = ...,
+        declined_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["declined_at", b"declined_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["declined_at", b"declined_at", "declined_by", b"declined_by", "overdraft_id", b"overdraft_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OverdraftDeclined: _TypeAlias = OverdraftDeclined  # noqa: Y015

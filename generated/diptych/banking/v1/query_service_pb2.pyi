@@ -339,6 +339,56 @@ class ListMandatesResponse(_message.Message):
 Global___ListMandatesResponse: _TypeAlias = ListMandatesResponse  # noqa: Y015
 
 @_typing.final
+class GetOverdraftRequest(_message.Message):
+    """Request message for `GetOverdraft`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OVERDRAFT_ID_FIELD_NUMBER: _builtins.int
+    AT_LEAST_AS_FRESH_FIELD_NUMBER: _builtins.int
+    overdraft_id: _builtins.str
+    """The id of the requested limit."""
+    at_least_as_fresh: _builtins.str
+    """Consistency token of the commands that the response must include; empty for none."""
+    def __init__(
+        self,
+        *,
+        overdraft_id: _builtins.str = ...,
+        at_least_as_fresh: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least_as_fresh", b"at_least_as_fresh", "overdraft_id", b"overdraft_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetOverdraftRequest: _TypeAlias = GetOverdraftRequest  # noqa: Y015
+
+@_typing.final
+class GetOverdraftResponse(_message.Message):
+    """Response message for `GetOverdraft`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OVERDRAFT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def overdraft(self) -> _types_pb2.Overdraft:
+        """The requested limit."""
+
+    def __init__(
+        self,
+        *,
+        overdraft: _types_pb2.Overdraft | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["overdraft", b"overdraft"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["overdraft", b"overdraft"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetOverdraftResponse: _TypeAlias = GetOverdraftResponse  # noqa: Y015
+
+@_typing.final
 class GetCaseRequest(_message.Message):
     """Request message for `GetCase`."""
 

@@ -65,6 +65,11 @@ class QueryServiceStub:
                 request_serializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.ListMandatesRequest.SerializeToString,
                 response_deserializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.ListMandatesResponse.FromString,
                 _registered_method=True)
+        self.GetOverdraft = channel.unary_unary(
+                '/diptych.banking.v1.QueryService/GetOverdraft',
+                request_serializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.GetOverdraftRequest.SerializeToString,
+                response_deserializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.GetOverdraftResponse.FromString,
+                _registered_method=True)
         self.GetCase = channel.unary_unary(
                 '/diptych.banking.v1.QueryService/GetCase',
                 request_serializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.GetCaseRequest.SerializeToString,
@@ -141,6 +146,14 @@ class QueryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetOverdraft(self, request, context):
+        """Returns a requested overdraft limit. Fails with `NOT_FOUND` (`OVERDRAFT_NOT_FOUND`) if it does not exist, and
+        with `NOT_FOUND` (`VIEW_ARCHIVED`) if it ended so long ago that its view is archived.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetCase(self, request, context):
         """Returns a case of compliance. Fails with `NOT_FOUND` (`CASE_NOT_FOUND`) if it does not exist.
         """
@@ -210,6 +223,11 @@ def add_QueryServiceServicer_to_server(servicer, server):
                     servicer.ListMandates,
                     request_deserializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.ListMandatesRequest.FromString,
                     response_serializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.ListMandatesResponse.SerializeToString,
+            ),
+            'GetOverdraft': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetOverdraft,
+                    request_deserializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.GetOverdraftRequest.FromString,
+                    response_serializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.GetOverdraftResponse.SerializeToString,
             ),
             'GetCase': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCase,
@@ -400,6 +418,33 @@ class QueryService:
             '/diptych.banking.v1.QueryService/ListMandates',
             diptych_dot_banking_dot_v1_dot_query__service__pb2.ListMandatesRequest.SerializeToString,
             diptych_dot_banking_dot_v1_dot_query__service__pb2.ListMandatesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetOverdraft(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.banking.v1.QueryService/GetOverdraft',
+            diptych_dot_banking_dot_v1_dot_query__service__pb2.GetOverdraftRequest.SerializeToString,
+            diptych_dot_banking_dot_v1_dot_query__service__pb2.GetOverdraftResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,10 @@ class QueryServiceStub:
     """Returns a mandate. Fails with `NOT_FOUND` (`MANDATE_NOT_FOUND`) if it does not exist."""
     ListMandates: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.ListMandatesRequest, _query_service_pb2.ListMandatesResponse]
     """Lists the mandates of one owner's accounts, or of one of them, the most recently created first."""
+    GetOverdraft: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetOverdraftRequest, _query_service_pb2.GetOverdraftResponse]
+    """Returns a requested overdraft limit. Fails with `NOT_FOUND` (`OVERDRAFT_NOT_FOUND`) if it does not exist, and
+    with `NOT_FOUND` (`VIEW_ARCHIVED`) if it ended so long ago that its view is archived.
+    """
     GetCase: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetCaseRequest, _query_service_pb2.GetCaseResponse]
     """Returns a case of compliance. Fails with `NOT_FOUND` (`CASE_NOT_FOUND`) if it does not exist."""
     ListCases: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.ListCasesRequest, _query_service_pb2.ListCasesResponse]
@@ -89,6 +93,10 @@ class QueryServiceAsyncStub(QueryServiceStub):
     """Returns a mandate. Fails with `NOT_FOUND` (`MANDATE_NOT_FOUND`) if it does not exist."""
     ListMandates: _aio.UnaryUnaryMultiCallable[_query_service_pb2.ListMandatesRequest, _query_service_pb2.ListMandatesResponse]  # type: ignore[assignment]
     """Lists the mandates of one owner's accounts, or of one of them, the most recently created first."""
+    GetOverdraft: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetOverdraftRequest, _query_service_pb2.GetOverdraftResponse]  # type: ignore[assignment]
+    """Returns a requested overdraft limit. Fails with `NOT_FOUND` (`OVERDRAFT_NOT_FOUND`) if it does not exist, and
+    with `NOT_FOUND` (`VIEW_ARCHIVED`) if it ended so long ago that its view is archived.
+    """
     GetCase: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetCaseRequest, _query_service_pb2.GetCaseResponse]  # type: ignore[assignment]
     """Returns a case of compliance. Fails with `NOT_FOUND` (`CASE_NOT_FOUND`) if it does not exist."""
     ListCases: _aio.UnaryUnaryMultiCallable[_query_service_pb2.ListCasesRequest, _query_service_pb2.ListCasesResponse]  # type: ignore[assignment]
@@ -160,6 +168,16 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.ListMandatesResponse, _abc.Awaitable[_query_service_pb2.ListMandatesResponse]]:
         """Lists the mandates of one owner's accounts, or of one of them, the most recently created first."""
+
+    @_abc_1.abstractmethod
+    def GetOverdraft(
+        self,
+        request: _query_service_pb2.GetOverdraftRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_query_service_pb2.GetOverdraftResponse, _abc.Awaitable[_query_service_pb2.GetOverdraftResponse]]:
+        """Returns a requested overdraft limit. Fails with `NOT_FOUND` (`OVERDRAFT_NOT_FOUND`) if it does not exist, and
+        with `NOT_FOUND` (`VIEW_ARCHIVED`) if it ended so long ago that its view is archived.
+        """
 
     @_abc_1.abstractmethod
     def GetCase(

@@ -694,6 +694,101 @@ class Withdrawal(_message.Message):
 Global___Withdrawal: _TypeAlias = Withdrawal  # noqa: Y015
 
 @_typing.final
+class Overdraft(_message.Message):
+    """An overdraft limit that a second person must approve: the view that the projector maintains."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Overdraft._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Overdraft._State.ValueType  # 0
+        """Unused: every requested limit has a state."""
+        STATE_REQUESTED: Overdraft._State.ValueType  # 1
+        """The limit waits for approval."""
+        STATE_APPROVED: Overdraft._State.ValueType  # 2
+        """The limit was approved, and the account got it. Final."""
+        STATE_DECLINED: Overdraft._State.ValueType  # 3
+        """The limit was declined. Final."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """States of a requested limit."""
+
+    STATE_UNSPECIFIED: Overdraft.State.ValueType  # 0
+    """Unused: every requested limit has a state."""
+    STATE_REQUESTED: Overdraft.State.ValueType  # 1
+    """The limit waits for approval."""
+    STATE_APPROVED: Overdraft.State.ValueType  # 2
+    """The limit was approved, and the account got it. Final."""
+    STATE_DECLINED: Overdraft.State.ValueType  # 3
+    """The limit was declined. Final."""
+
+    OVERDRAFT_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    OWNER_ID_FIELD_NUMBER: _builtins.int
+    OVERDRAFT_LIMIT_FIELD_NUMBER: _builtins.int
+    REQUESTED_BY_FIELD_NUMBER: _builtins.int
+    DECIDED_BY_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    DECLINE_REASON_FIELD_NUMBER: _builtins.int
+    overdraft_id: _builtins.str
+    """The id of the requested limit."""
+    version: _builtins.int
+    """The version of the requested limit: the number of its events."""
+    state: Global___Overdraft.State.ValueType
+    """The state of the requested limit."""
+    account_id: _builtins.str
+    """The account."""
+    owner_id: _builtins.str
+    """The account's owner."""
+    requested_by: _builtins.str
+    """The caller who requested it."""
+    decided_by: _builtins.str
+    """The caller who approved or declined it; empty before."""
+    decline_reason: _builtins.str
+    """The reason of the decline; empty unless it was declined."""
+    @_builtins.property
+    def overdraft_limit(self) -> _money_pb2.Money:
+        """The amount by which the balance may fall below zero."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """The time of the request."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """The time of the decision; unset before."""
+
+    def __init__(
+        self,
+        *,
+        overdraft_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+        state: Global___Overdraft.State.ValueType = ...,
+        account_id: _builtins.str = ...,
+        owner_id: _builtins.str = ...,
+        overdraft_limit: _money_pb2.Money | None = ...,
+        requested_by: _builtins.str = ...,
+        decided_by: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        decline_reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "overdraft_limit", b"overdraft_limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "create_time", b"create_time", "decided_by", b"decided_by", "decline_reason", b"decline_reason", "end_time", b"end_time", "overdraft_id", b"overdraft_id", "overdraft_limit", b"overdraft_limit", "owner_id", b"owner_id", "requested_by", b"requested_by", "state", b"state", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Overdraft: _TypeAlias = Overdraft  # noqa: Y015
+
+@_typing.final
 class Transaction(_message.Message):
     """A line of an account's statement. Every event of the account has one."""
 
@@ -733,6 +828,8 @@ class Transaction(_message.Message):
         """A case froze the account."""
         KIND_UNBLOCKED: Transaction._Kind.ValueType  # 13
         """A case was cleared that had frozen the account."""
+        KIND_OVERDRAFT_CHANGED: Transaction._Kind.ValueType  # 14
+        """The overdraft limit changed."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """Kinds of statement lines."""
@@ -765,6 +862,8 @@ class Transaction(_message.Message):
     """A case froze the account."""
     KIND_UNBLOCKED: Transaction.Kind.ValueType  # 13
     """A case was cleared that had frozen the account."""
+    KIND_OVERDRAFT_CHANGED: Transaction.Kind.ValueType  # 14
+    """The overdraft limit changed."""
 
     VERSION_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
@@ -786,7 +885,9 @@ class Transaction(_message.Message):
     counterpart_account_id: _builtins.str
     """The other account of a transfer; empty for other lines."""
     related_id: _builtins.str
-    """The id of the transfer, the hold, the approved withdrawal, the refund or the case; empty for other lines."""
+    """The id of the transfer, the hold, the approved withdrawal, the refund, the case or the approved overdraft limit; empty for
+    other lines.
+    """
     actor: _builtins.str
     """The sender of the command: the subject of the caller's token."""
     @_builtins.property

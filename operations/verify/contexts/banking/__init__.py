@@ -16,7 +16,7 @@ from google.type.money_pb2 import Money
 
 from contracts.events.banking import EVENTS
 from contracts.view_layout import View
-from operations.verify.contexts.banking import compliance, mandate, withdrawal
+from operations.verify.contexts.banking import compliance, mandate, overdraft, withdrawal
 from operations.verify.contexts.banking.withdrawal import fold_window
 from operations.verify.events import describe, find_last, get_first, iterate
 from operations.verify.formats import (
@@ -65,6 +65,10 @@ def list_balances(events: Sequence[Event]) -> Iterator[tuple[Fraction, Fraction]
     balance = held = Fraction(0)
     for event in events:
         message = event.message
+        if isinstance(message, events_pb2.OverdraftChanged):
+            limit = _to_fraction(message.overdraft_limit)
+            if balance - held < -limit:
+                raise ValueError("the account is overdrawn beyond its new limit")
         if type(message) not in SUMS:
             yield balance, held
             continue
@@ -101,7 +105,8 @@ def _find_freeze(events: Sequence[Event]) -> Any:
 def fold_account(events: Sequence[Event]) -> types.Account:
     opened, (balance, held) = get_first(events, events_pb2.AccountOpened), get_balance(events)
     freeze, closed = _find_freeze(events), find_last(events, events_pb2.AccountClosed)
-    currency, limit = opened.currency_code, opened.overdraft_limit
+    changed = find_last(events, events_pb2.OverdraftChanged)
+    currency, limit = opened.currency_code, (changed or opened).overdraft_limit
     cases = compliance.count_cases(events)
     state = FROZEN_STATES[bool(freeze and freeze.incoming_too)] if freeze or cases else "STATE_OPEN"
     last_freeze = find_last(events, events_pb2.AccountFrozen)
@@ -197,6 +202,7 @@ TRANSACTIONS: dict[Any, tuple[str, str, str, str]] = {
     events_pb2.AccountUnfrozen: ("UNFROZEN", "", "", ""),
     events_pb2.AccountBlocked: ("BLOCKED", "", "", "case_id"),
     events_pb2.AccountUnblocked: ("UNBLOCKED", "", "", "case_id"),
+    events_pb2.OverdraftChanged: ("OVERDRAFT_CHANGED", "", "", "overdraft_id"),
     events_pb2.AccountClosed: ("CLOSED", "", "", ""),
 }
 """Event to (kind of the transaction, and the event fields of its reference, counterpart and related id)."""
@@ -434,6 +440,7 @@ AGGREGATES = (
     Aggregate("banking.refund", events=EVENTS, snapshot=fold_refund_snapshot, projections=()),
     *withdrawal.AGGREGATES,
     *compliance.AGGREGATES,
+    overdraft.OVERDRAFTS,
     mandate.MANDATES,
 )
 
