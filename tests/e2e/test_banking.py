@@ -1,5 +1,7 @@
 """Banking through the whole stack: the views and reports agree with the commands."""
 
+import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -9,7 +11,7 @@ import grpc
 import pytest
 from diptych.banking.v1 import command_service_pb2 as commands
 from diptych.banking.v1 import query_service_pb2 as queries
-from diptych.banking.v1.types_pb2 import Hold, Transaction
+from diptych.banking.v1.types_pb2 import Case, CaseKind, Hold, Transaction
 from google.type.money_pb2 import Money
 from redis.asyncio import Redis
 
@@ -17,6 +19,7 @@ from devstack.stack import Stack
 from operations.verify.verification import verify
 from tests.support.harness.caller import Caller
 from tests.support.harness.rpc_failure import reason_of
+from tests.support.harness.waiting import until
 
 Kind = Transaction.Kind
 SCOPES = tuple(f"banking.{duty}" for duty in ("open", "deposit", "pay", "hold", "read", "report"))
@@ -145,3 +148,76 @@ async def test_verify_agrees_and_finds_a_wrong_counter(stack: Stack, caller: Cal
         await redis.hincrby(day, "count/KIND_OPENED/DKK", -1)
     assert len(found) == 1
     assert found[0].startswith("count/KIND_OPENED/DKK is ")
+
+
+async def test_a_payment_to_a_listed_name_is_rejected_and_its_case_is_on_record(
+    stack: Stack, caller: Caller
+) -> None:
+    (account_id, _), name = await open_account(caller, 900), f"Mallory {uuid4().hex}"
+    officer = Caller(stack, "banking.compliance", subject="officer")
+    await officer.execute(commands.AddListedNameRequest(name=name, reason="sanctions"))
+    paying = commands.WithdrawRequest(
+        request_id=str(uuid4()),
+        account_id=account_id,
+        amount=kroner(1),
+        reference="cash",
+        counterparty_name=name.upper(),
+    )
+    assert await caller.rejection_reason(paying) == "ACCOUNT_FROZEN"
+    assert await caller.rejection_reason(paying) == "ACCOUNT_FROZEN"  # as recorded
+
+    async def list_cases() -> list[Case]:
+        return list((await officer.query(queries.ListCasesRequest(account_id=account_id))).cases)
+
+    async def is_listed() -> bool:
+        return bool(await list_cases())
+
+    await until(is_listed)
+    (case,) = await list_cases()
+    assert (case.kind, case.state, case.counterparty_name) == (
+        CaseKind.CASE_KIND_LISTED_NAME,
+        Case.STATE_OPEN,
+        name.upper(),
+    )
+    cleared = commands.ClearCaseRequest(case_id=case.case_id, reason="another person of this name")
+    assert (
+        await caller.rejection_reason(
+            commands.WithdrawRequest(account_id=account_id, amount=kroner(1), reference="cash")
+        )
+        == "ACCOUNT_FROZEN"
+    )
+    fresh = (await officer.execute(cleared)).consistency_token
+    paying.request_id, paying.counterparty_name = str(uuid4()), ""
+    await caller.execute(paying)
+    request = queries.ListCasesRequest(
+        account_id=account_id, state=Case.STATE_CLEARED, at_least_as_fresh=fresh
+    )
+    assert [each.case_id for each in (await officer.query(request)).cases] == [case.case_id]
+    await officer.close()
+
+
+async def test_pieces_of_several_accounts_at_once_are_counted_by_all_servers(
+    stack: Stack, caller: Caller
+) -> None:
+    accounts = [(await open_account(caller, 9_000))[0] for _ in range(3)]
+    person = Caller(stack, "banking.pay", subject=f"person-{uuid4().hex}")
+    requests = [
+        commands.TransferRequest(
+            from_account_id=accounts[number % 3],
+            to_account_id=accounts[(number + 1) % 3],
+            amount=kroner(2_500),
+            reference="piece",
+        )
+        for number in range(6)
+    ]
+
+    async def pay(request: commands.TransferRequest) -> str:
+        try:
+            await person.execute(request)
+        except grpc.aio.AioRpcError as error:
+            return reason_of(error)
+        return "OK"
+
+    reasons = Counter(await asyncio.gather(*map(pay, requests)))
+    assert reasons == {"OK": 4, "TRANSFER_NEEDS_APPROVAL": 2}
+    await person.close()
