@@ -49,30 +49,30 @@ class BankingDemo:
         """
         teller, manager, officer = self._people.values()
         async with teller, manager, officer, self._read:
-            print_step("Withdraw 10,000 EUR in two pieces, and one euro more")
+            print_step("Withdraw 9,500 EUR, and 1,000 EUR more")
             await self._send("teller", "OpenAccount", owner_id="ada", currency_code="EUR")
             for units in (9_000, 9_000):
                 await self._send("teller", "Deposit", amount=euros(units), reference="savings")
-            for units in (6_000, 4_000):
-                await self._send("teller", "Withdraw", amount=euros(units), reference="cash")
-            await self._expect("WITHDRAWAL_NEEDS_APPROVAL", "Withdraw", amount=euros(1), reference="cash")
+            await self._send("teller", "Withdraw", amount=euros(9_500), reference="cash")
+            more = {"amount": euros(1_000), "reference": "cash"}
+            await self._expect("WITHDRAWAL_NEEDS_APPROVAL", "Withdraw", **more)
             print_step("Request the withdrawal of 7,000 EUR; who has requested it cannot approve it")
             id_ = uuid4().hex
             request = {"withdrawal_id": id_, "amount": euros(7_000), "reference": "a car"}
             await self._send("teller", "RequestWithdrawal", **request)
             await self._expect("WITHDRAWAL_SAME_CALLER", "ApproveWithdrawal", withdrawal_id=id_)
             approved = await self._send("manager", "ApproveWithdrawal", withdrawal_id=id_)
-            await self._check_account(approved, Account.STATE_OPEN, euros(1_000))
+            await self._check_account(approved, Account.STATE_OPEN, euros(1_500))
             print_step("Pay in 9,000 EUR more: three deposits are taken for a large one in pieces")
             found = await self._send("teller", "Deposit", amount=euros(9_000), reference="savings")
-            await self._check_account(found, Account.STATE_FROZEN, euros(10_000))
-            await self._expect("ACCOUNT_FROZEN", "Withdraw", amount=euros(1), reference="cash")
+            await self._check_account(found, Account.STATE_FROZEN, euros(10_500))
+            await self._expect("ACCOUNT_FROZEN", "Withdraw", **more)
             case = await self._find_case(found)
             print_line(f"{CaseKind.Name(case.kind)} of {case.account_id}, caused by {case.caused_by}")
             cleared = await self._send(
                 "officer", "ClearCase", case_id=case.case_id, reason="she sold her boat"
             )
-            await self._check_account(cleared, Account.STATE_OPEN, euros(10_000))
+            await self._check_account(cleared, Account.STATE_OPEN, euros(10_500))
 
     async def _send(self, person: str, method: str, **fields: Any) -> Any:
         connection = self._people[person]

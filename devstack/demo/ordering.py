@@ -27,7 +27,10 @@ if TYPE_CHECKING:  # these exist for the type checker alone
     from diptych.ordering.v1.command_service_pb2_grpc import CommandServiceAsyncStub
     from diptych.ordering.v1.query_service_pb2_grpc import QueryServiceAsyncStub
 
-WRITE_SCOPES = ("ordering.place", "ordering.own-prices", "catalogue.write")
+WRITE_SCOPES = (
+    *("ordering.place", "ordering.own-prices", "ordering.confirm", "ordering.ship"),
+    "catalogue.write",
+)
 
 
 class OrderingDemo:

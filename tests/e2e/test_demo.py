@@ -11,7 +11,7 @@ import pytest
 from diptych_client import Rejection
 
 from devstack.demo.narration import UnexpectedResult
-from devstack.demo.ordering import OrderingDemo
+from devstack.demo.ordering import WRITE_SCOPES, OrderingDemo
 from devstack.stack import Stack
 from runtime.jetstream import Connection, connect
 from tests.support.harness.keys import get_ring
@@ -59,7 +59,7 @@ async def test_the_demo_succeeds_whatever_the_users_settings_are() -> None:
 async def test_the_demo_fails_if_a_rejection_does_not_come(
     stack: Stack, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    token = stack.token("ordering.place", "ordering.own-prices", "ordering.read", "ordering.all")
+    token = stack.token(*WRITE_SCOPES, "ordering.read", "ordering.all")
     monkeypatch.setattr(stack, "token", lambda *_: token)
     with pytest.raises(UnexpectedResult, match="the call was not rejected"):
         await OrderingDemo(stack, connection, str(uuid4())).run()
@@ -70,5 +70,5 @@ async def test_the_demo_fails_if_a_call_fails(
 ) -> None:
     token = stack.token("ordering.read", "ordering.all")
     monkeypatch.setattr(stack, "token", lambda *_: token)
-    with pytest.raises(Rejection, match=r"ordering\.write"):
+    with pytest.raises(Rejection, match=r"ordering\.place"):
         await OrderingDemo(stack, connection, str(uuid4())).run()
