@@ -22,7 +22,7 @@ def build_request(kind: CommandType, message: PlaceOrderRequest) -> Request:
         command=kind.decode(message, "bench", frozenset({"ordering.own-prices"})),
         caller="bench",
         request_id=message.request_id,
-        hash=sha256(message.SerializeToString()).digest(),
+        digest=sha256(message.SerializeToString()).digest(),
         expected_version=None,
         on_behalf_of=None,
         correlation_id=message.request_id,

@@ -7,6 +7,7 @@ from command_server.fold_helper.fold_process import FoldProcess
 from command_server.kernel.context import Context, aggregate_types
 from command_server.kernel.event_lookups import EventLookups
 from command_server.kernel.group_commit import GroupCommit
+from command_server.kernel.request_hashes import RequestHashes
 from command_server.metrics import QUEUED, create_window
 from command_server.observer import (
     TimeSetAsideReport,
@@ -50,6 +51,9 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     notifier = RelayNotifier(lifecycle.settings.nats_url)
     aggregates = aggregate_types(contexts)
     traces = CommandTraces()
+    own_purposes = [purpose for context in contexts for purpose in context.key_purposes]
+    keys = KeyFile(lifecycle.settings.keys, [Purpose.CONSISTENCY_TOKENS, *own_purposes])
+    lifecycle.spawn(keys.run(), "key ring")
     commits = GroupCommit(
         traces.trace_transactions(store),
         aggregates,
@@ -60,12 +64,10 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
         FoldProcess(lifecycle.settings.database_url, session_settings(SERVICE_ROLE), modules),
         lambda: notifier.max_payload,
         measure_batch,
+        RequestHashes(keys.get_ring),
     )
     QUEUED.observe(commits.count_queued)
     observe_folds(commits.folder)
-    own_purposes = [purpose for context in contexts for purpose in context.key_purposes]
-    keys = KeyFile(lifecycle.settings.keys, [Purpose.CONSISTENCY_TOKENS, *own_purposes])
-    lifecycle.spawn(keys.run(), "key ring")
     tokens = ConsistencyTokens(keys.get_ring)
     lookups = EventLookups(PostgresEventIndex(store), contexts, aggregates, log_unreadable_event)
     execute = instrument(traces.trace_commands(look_up_first(lookups, commits.execute)))

@@ -177,7 +177,7 @@ def _read_request(
         command=complete(command),
         caller=identity.subject,
         request_id=request_id,
-        hash=sha256(content).digest(),
+        digest=sha256(content).digest(),
         expected_version=message.expected_version if has_expected else None,
         on_behalf_of=identity.on_behalf_of,
         correlation_id=ids.get(metadata.CORRELATION_ID, request_id),

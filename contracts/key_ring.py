@@ -49,6 +49,8 @@ class Purpose(StrEnum):
     """Signs the messages in the stream, and the relay's replies."""
     UNIQUE = "unique"
     """Hides values in ids (`contracts.hidden_ids`). Its old keys stay in the ring."""
+    REQUEST = "request"
+    """Hides requests in the hashes of their records. Its old keys stay for as long as the records."""
 
 
 class KeyState(StrEnum):
@@ -66,6 +68,8 @@ ALGORITHMS: dict[str, Callable[[bytes], Any]] = {
 """Returns a hash object with the secret, by the name of the algorithm. Digests are cut to MAC_SIZE bytes."""
 SIGNATURE = "Ed25519"
 """The algorithm of SIGNING_PURPOSES; its secret is the 32 bytes of RFC 8032."""
+OPTIONAL_PURPOSES = frozenset({Purpose.REQUEST})
+"""Purposes that a ring may lack: what they protect is recorded as before they existed."""
 SIGNING_PURPOSES = frozenset({Purpose.SEAL})
 """Purposes whose signatures others verify, with a public key."""
 
@@ -168,17 +172,20 @@ class KeyRing:
                 begin = datetime.fromtimestamp(active[-1].begins_at).astimezone().isoformat()
                 raise ValueError(f"no active key for {purpose} before {begin}")
 
+    def find_begun_key(self, purpose: Purpose, now: float) -> Key | None:
+        """Return the key that signs; None if there is none yet."""
+        begun = (key for key in self._active.get(purpose, ()) if key.begins_at <= now)
+        return next(begun, None)
+
     def find_signing_key(self, purpose: Purpose, now: float) -> Key:
         """Return the key that signs.
 
         Raises:
             LookupError: there is no active key for the purpose; `check` raises an error then.
         """
-        active = self._active.get(purpose, [])
-        for key in active:
-            if key.begins_at <= now:
-                return key
-        if active:
+        if key := self.find_begun_key(purpose, now):
+            return key
+        if active := self._active.get(purpose):
             return active[-1]  # the clock was set back since the check
         raise LookupError(f"no active key for {purpose}")
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from contracts.key_ring import KeyRing, KeyState, Purpose, list_algorithms
+from contracts.key_ring import OPTIONAL_PURPOSES, KeyRing, KeyState, Purpose, list_algorithms
 from runtime.process.regular_file import UNUSABLE, read_regular_file
 from runtime.process.start_error import InvalidSetting, StartError
 from runtime.process.terminal import escape
@@ -72,12 +72,15 @@ def check(path: Path) -> list[str]:
     """
     entries = _read(path)
     lines = []
+    needed = [purpose for purpose in Purpose if purpose not in OPTIONAL_PURPOSES]
     try:
-        KeyRing.parse(path.read_bytes()).check(Purpose, datetime.now(UTC).timestamp())
+        KeyRing.parse(path.read_bytes()).check(needed, datetime.now(UTC).timestamp())
     except UNUSABLE as error:
         raise InvalidSetting(f"DIPTYCH_KEYS={path}: {error}") from error
     if (mode := path.stat().st_mode) & (stat.S_IRWXG | stat.S_IRWXO):
         lines.append(f"{path} is open to others ({stat.filemode(mode)})")
+    existing = {entry["purpose"] for entry in entries if entry["state"] == KeyState.ACTIVE}
+    lines += [f"no active key for {purpose}" for purpose in sorted(OPTIONAL_PURPOSES - existing)]
     unknown = sorted({entry["purpose"] for entry in entries} - set(Purpose))
     lines += [f"unknown purpose {escape(purpose)} (known: {', '.join(Purpose)})" for purpose in unknown]
     return [*lines, f"{path}: {len(entries)} keys, one to sign with for each purpose"]

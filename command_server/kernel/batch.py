@@ -25,6 +25,7 @@ from command_server.kernel.ports import (
     StreamRow,
 )
 from command_server.kernel.request_ages import RequestAges
+from command_server.kernel.request_hashes import RequestHashes
 from command_server.kernel.snapshot import FoldedState
 from contracts.audit.digests import digest_event
 from contracts.envelope import DEFAULT_MAX_PAYLOAD, max_data_bytes
@@ -40,7 +41,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     caller: str
     request_id: str
     """A UUID as 36 characters in lower case, never parsed: it is only compared, sorted and stored."""
-    hash: bytes
+    digest: bytes
     """SHA-256 of the request without its id. A retry has the same one."""
     expected_version: int | None
     on_behalf_of: str | None
@@ -126,6 +127,7 @@ class Batch:
         clock: returns the store's time in UTC.
         ages: the request ids that may be executed.
         max_payload: bytes that the message of an event may have.
+        hashes: computes and compares the hashes of recorded requests.
     """
 
     def __init__(
@@ -135,12 +137,14 @@ class Batch:
         clock: Callable[[], datetime],
         ages: RequestAges = RequestAges(),  # noqa: B008 - immutable
         max_payload: int = DEFAULT_MAX_PAYLOAD,
+        hashes: RequestHashes = RequestHashes(),  # noqa: B008 - without keys, immutable
     ) -> None:
         self._streams, self._failures = loaded.streams, loaded.failures
         self._recorded_requests = dict(requests)
         self._clock = clock
         self._ages = ages
         self._max_payload = max_payload
+        self._hashes = hashes
         self._changes = Changes()
         self.times_set_aside: dict[str, timedelta] = {}
         """How far the last event of a stream was ahead of the store's time, for streams that got events."""
@@ -155,7 +159,9 @@ class Batch:
             Exception: the domain's code failed.
         """
         if previous := self._recorded_requests.get(request.key):
-            if (previous.type, previous.hash) != (request.kind.name, request.hash):
+            if previous.type != request.kind.name:
+                raise RequestIdReused
+            if not self._hashes.matches(previous.hash, request.digest):
                 raise RequestIdReused
             return previous.outcome
         time = self._clock()
@@ -164,8 +170,9 @@ class Batch:
         now, ahead = choose_time(time, streams)
         outcome = self._determine_outcome(request, streams, now, ahead)
         # A retry in the same batch must find this outcome, although it is not stored yet.
-        self._recorded_requests[request.key] = StoredRequest(request.kind.name, request.hash, outcome)
-        self._changes.requests.append(_build_request_row(request, next(iter(streams)), outcome, now))
+        hash_ = self._hashes.compute(request.digest)
+        self._recorded_requests[request.key] = StoredRequest(request.kind.name, hash_, outcome)
+        self._changes.requests.append(_build_request_row(request, hash_, next(iter(streams)), outcome, now))
         return outcome
 
     def _select_streams(self, request: Request) -> dict[str, Stream]:
@@ -299,12 +306,14 @@ def _build_stream_row(name: str, stream: Stream) -> StreamRow:
     )
 
 
-def _build_request_row(request: Request, stream: str, outcome: Outcome, now: datetime) -> RequestRow:
+def _build_request_row(
+    request: Request, hash_: bytes, stream: str, outcome: Outcome, now: datetime
+) -> RequestRow:
     return RequestRow(
         request.caller,
         request.request_id,
         request.kind.name,
-        request.hash,
+        hash_,
         outcome,
         stream,
         request.on_behalf_of,

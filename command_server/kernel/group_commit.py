@@ -49,6 +49,7 @@ from command_server.kernel.queued_command import (
     is_waiting,
 )
 from command_server.kernel.request_ages import RequestAges
+from command_server.kernel.request_hashes import RequestHashes
 from command_server.kernel.rerun_budget import RerunBudget
 from command_server.kernel.stream_folder import OnFolded, StreamFolder
 from command_server.kernel.stream_loader import load_streams
@@ -75,6 +76,7 @@ class GroupCommit:
         max_payload: returns the bytes that the message of an event may have.
         on_batch: called before each commit with the number of its commands, and the seconds for which the
             oldest of them has waited.
+        hashes: computes and compares the hashes of recorded requests.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class GroupCommit:
         fold_helper: FoldHelper | None = None,
         max_payload: Callable[[], int] = lambda: DEFAULT_MAX_PAYLOAD,
         on_batch: Callable[[int, float], None] = lambda *_: None,
+        hashes: RequestHashes = RequestHashes(),  # noqa: B008 - without keys, immutable
     ) -> None:
         self._store = store
         self._aggregates = aggregates
@@ -96,6 +99,7 @@ class GroupCommit:
         self._keep_requests = keep_requests
         self._max_payload = max_payload
         self._on_batch = on_batch
+        self._hashes = hashes
         self._admission = Admission()
         self._deadlines = DeadlineWatch(self._answer_due)
         self._reruns = RerunBudget()
@@ -256,7 +260,14 @@ class GroupCommit:
             )
             self._has_locks = True
             ages = RequestAges(self._keep_requests, lookup.kept_since)
-            decisions = Batch(streams, lookup.requests, continue_from(lookup.now), ages, self._max_payload())
+            decisions = Batch(
+                streams,
+                lookup.requests,
+                continue_from(lookup.now),
+                ages,
+                self._max_payload(),
+                self._hashes,
+            )
             results = [_decide(decisions, request) for request in requests]
             if lookup.requests:
                 _complete_recorded(batch, results, lookup)

@@ -99,6 +99,7 @@ class StoredRequest(msgspec.Struct, frozen=True, gc=False):
 
     type: str
     hash: bytes
+    """See `command_server.kernel.request_hashes`."""
     outcome: Outcome
 
 

@@ -106,7 +106,7 @@ REQUESTS = Table(
     Column("caller", Text, primary_key=True, comment="subject of the access token"),
     Column("request_id", Uuid, primary_key=True),
     Column("type", Text, nullable=False, comment="the command's name, <package>.<Command>"),
-    Column("hash", LargeBinary, nullable=False, comment="SHA-256 of the request without its id"),
+    Column("hash", LargeBinary, nullable=False, comment="of the request without its id, with its key"),
     Column("outcome", Text, nullable=False, comment="ACCEPTED, or the reason of the rejection"),
     Column("rejection", JSON, comment="kind and details of a rejection"),
     Column("receipt", JSON, comment="of an accepted command: its streams with their versions"),

@@ -1,5 +1,6 @@
 """Kernel requests, by default to the ledger context."""
 
+from hashlib import sha256
 from time import perf_counter
 from typing import Any
 from uuid import uuid4
@@ -29,7 +30,7 @@ def request(
         command=command,
         caller=caller,
         request_id=request_id or str(uuid4()),
-        hash=content or repr(command).encode(),
+        digest=sha256(content or repr(command).encode()).digest(),
         expected_version=expected_version,
         on_behalf_of=None,
         correlation_id="correlation",

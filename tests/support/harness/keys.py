@@ -30,6 +30,7 @@ FILE = b"""{"keys": [%s]}""" % b", ".join(
         (b"w", b"watch-tokens", SECRET),
         (b"f", b"confirmation", SECRET),
         (b"u", b"unique", SECRET),
+        (b"h", b"request", SECRET),
         (b"r", b"feed", SECRET),
         (b"s", b"seal", SEED),
     )
