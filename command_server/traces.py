@@ -124,6 +124,7 @@ class _TracedTransaction:
         self._locked = (start_ns, start_ns)
         self._running = running
         self.read_streams, self.read_events = transaction.read_streams, transaction.read_events
+        self.obtain_keys = transaction.obtain_keys
 
     async def lock_and_find(
         self, streams: Collection[str], keys: Collection[RequestKey], *, skip_locked: bool = False

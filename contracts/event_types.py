@@ -2,7 +2,8 @@
 
 How it works. Recorded events keep the version in which they were recorded, permanently. A table, built once,
 maps the full name of each message to a function that parses its bytes and applies the upcasters from there to
-the newest version. For the newest version itself that function is Protobuf's own. So rules, projections,
+the newest version. For the newest version itself that function is Protobuf's own, unless the message may have
+sealed data. So rules, projections,
 sagas and verify have code for the newest version alone, and an upcaster exists once.
 """
 
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 
 from google.protobuf.message import Message
 
+from contracts.personal_data import check_open, may_be_sealed
 from contracts.upcasters import Conversion, Upcaster, chain_upcasters
 
 Parser = Callable[[bytes], Message]
@@ -125,6 +127,7 @@ class EventTypes:
         Raises:
             UnknownEvent: the event's type is not the context's.
             google.protobuf.message.DecodeError: the data does not parse as the event's type.
+            contracts.personal_data.Sealed: the event was not opened, or no key of its sealed data is known.
         """
         parse = self._parsers.get(event.type) or self.get_parser(event.type)
         return parse(event.data)
@@ -160,4 +163,15 @@ def _check_names(newest: Sequence[type[Message]]) -> dict[str, type[Message]]:
 
 def _build_parser(message: type[Message], convert: Conversion | None) -> Parser:
     parse: Parser = message.FromString
+    if may_be_sealed(message.DESCRIPTOR.full_name):
+        parse = _parse_opened(parse)
     return parse if convert is None else lambda data: convert(parse(data))
+
+
+def _parse_opened(parse: Parser) -> Parser:
+    def parse_and_check(data: bytes) -> Message:
+        message = parse(data)
+        check_open(message)
+        return message
+
+    return parse_and_check

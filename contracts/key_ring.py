@@ -1,7 +1,7 @@
-"""The key ring: the secret keys with which the processes sign, each for one purpose.
+"""The key ring: the secret keys with which the processes sign and seal, each for one purpose.
 
 Most make message authentication codes, which only the holders of a key can verify. Those of SIGNING_PURPOSES
-make signatures that everybody can verify with the public key.
+make signatures that everybody can verify with the public key, and those of SEALING_PURPOSES encrypt.
 
 It is a JSON file, shared by all processes that sign or verify:
 
@@ -51,10 +51,12 @@ class Purpose(StrEnum):
     """Hides values in ids (`contracts.hidden_ids`). Its old keys stay in the ring."""
     REQUEST = "request"
     """Hides requests in the hashes of their records. Its old keys stay for as long as the records."""
+    PERSONAL = "personal"
+    """Encrypts the keys of persons (`contracts.subject_keys`). Its old keys stay in the ring."""
 
 
 class KeyState(StrEnum):
-    """What a key may be used for."""
+    """What a key may be used for: to sign and verify, to seal and open."""
 
     ACTIVE = "active"
     VERIFY_ONLY = "verify-only"
@@ -68,7 +70,11 @@ ALGORITHMS: dict[str, Callable[[bytes], Any]] = {
 """Returns a hash object with the secret, by the name of the algorithm. Digests are cut to MAC_SIZE bytes."""
 SIGNATURE = "Ed25519"
 """The algorithm of SIGNING_PURPOSES; its secret is the 32 bytes of RFC 8032."""
-OPTIONAL_PURPOSES = frozenset({Purpose.REQUEST})
+SEALING = "AES-256-GCM"
+"""The algorithm of SEALING_PURPOSES; its secret has 32 bytes."""
+SEALING_PURPOSES = frozenset({Purpose.PERSONAL})
+"""Purposes whose keys encrypt."""
+OPTIONAL_PURPOSES = frozenset({Purpose.REQUEST, Purpose.PERSONAL})
 """Purposes that a ring may lack: what they protect is recorded as before they existed."""
 SIGNING_PURPOSES = frozenset({Purpose.SEAL})
 """Purposes whose signatures others verify, with a public key."""
@@ -76,6 +82,8 @@ SIGNING_PURPOSES = frozenset({Purpose.SEAL})
 
 def list_algorithms(purpose: str) -> list[str]:
     """Return the algorithms that a key of this purpose may have, the default first."""
+    if purpose in SEALING_PURPOSES:
+        return [SEALING]
     return [SIGNATURE] if purpose in SIGNING_PURPOSES else list(ALGORITHMS)
 
 
@@ -89,9 +97,10 @@ class Key:
     begins_at: float
     """The time from which it signs, in seconds since 1970."""
     hash: Any = field(repr=False)
-    """A hash object with the secret, the purpose and the id; `compute_mac` copies it. None if it signs."""
+    """A hash object with the secret, the purpose and the id; `compute_mac` copies it. None if it signs or
+    seals."""
     seed: bytes = field(default=b"", repr=False)
-    """The secret of a key that signs."""
+    """The secret of a key that signs or seals."""
 
     def compute_mac(self, message: bytes) -> bytes:
         copy = self.hash.copy()
@@ -101,6 +110,12 @@ class Key:
     def sign(self, message: bytes) -> bytes:
         """Return the signature by a key of SIGNING_PURPOSES."""
         return bytes(self._load().sign(message))
+
+    def load_cipher(self) -> Any:
+        """Return the cipher (`AESGCM`) of a key of SEALING_PURPOSES."""
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        return AESGCM(self.seed)
 
     def get_public_key(self) -> bytes:
         """Return the 32 bytes with which others verify signatures of a key of SIGNING_PURPOSES."""
@@ -201,7 +216,7 @@ def _parse_key(entry: _Entry) -> Key:
     if not MIN_SECRET_SIZE <= len(secret) <= MAX_SECRET_SIZE:
         size = f"{MIN_SECRET_SIZE} to {MAX_SECRET_SIZE} bytes"
         raise ValueError(f"key {entry.id}: the secret must have {size}, not {len(secret)}")
-    if entry.algorithm == SIGNATURE:
+    if entry.algorithm in (SIGNATURE, SEALING):
         if len(secret) != SEED_SIZE:
             raise ValueError(f"key {entry.id}: the secret must have {SEED_SIZE} bytes, not {len(secret)}")
         return Key(entry.id, entry.purpose, entry.state, entry.from_.timestamp(), None, secret)

@@ -13,7 +13,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from contracts.key_ring import OPTIONAL_PURPOSES, KeyRing, KeyState, Purpose, list_algorithms
+from contracts.key_ring import (
+    OPTIONAL_PURPOSES,
+    SIGNING_PURPOSES,
+    KeyRing,
+    KeyState,
+    Purpose,
+    list_algorithms,
+)
 from runtime.process.regular_file import UNUSABLE, read_regular_file
 from runtime.process.start_error import InvalidSetting, StartError
 from runtime.process.terminal import escape
@@ -52,7 +59,11 @@ def read_public_fields(path: Path) -> list[Entry]:
 def read_public_keys(path: Path) -> dict[str, bytes]:
     """Return the public keys of the keys that are not revoked, by id."""
     keys = KeyRing.parse(_encode(_read(path))).keys.values()
-    return {key.id: key.get_public_key() for key in keys if key.seed and key.state != KeyState.REVOKED}
+    return {
+        key.id: key.get_public_key()
+        for key in keys
+        if key.purpose in SIGNING_PURPOSES and key.state != KeyState.REVOKED
+    }
 
 
 def list_public_keys(path: Path) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from contracts.key_ring import Purpose
 from contracts.manifest import Manifest
+from contracts.subject_keys import RingWrapper
 from operations.processes import OPERATIONS_SERVER
 from operations_server import refused_calls, stores
 from operations_server.acts import OperatorActs
@@ -42,6 +43,7 @@ from runtime.process.lifecycle import Lifecycle, read_contexts, read_settings
 from runtime.process_reports.redis_reports import RedisReports
 from runtime.process_reports.reporter import Reporter
 from runtime.process_reports.window import Window
+from runtime.subject_keys import SubjectKeys
 from runtime.tls.client_tls import open_client_tls
 
 TAILS, TAILS_PER_CALLER = 50, 20
@@ -57,7 +59,8 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
         lifecycle.spawn(tls.run(), "changes of files")
     tokens = RequestTokens(keys.get_ring)
     sagas = Sagas(settings.database_url, manifests)
-    records = Records(settings.database_url, manifests, lifecycle.stopping, [sagas.segments])
+    subject_keys = SubjectKeys(RingWrapper(keys.get_ring))
+    records = Records(settings.database_url, manifests, lifecycle.stopping, [sagas.segments], subject_keys)
     lifecycle.spawn(records.index_builder.run(lifecycle.stopping), "index builder")
     sealer = Sealer(create_sealer_engine(settings.database_url), keys.get_ring)
     lifecycle.spawn(sealer.run(), "sealer")
@@ -85,7 +88,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
         reporter = Reporter(OPERATIONS_SERVER.name, [each.name for each in manifests], Window(), write)
         lifecycle.spawn(reporter.run(), "process report")
         explainer = explanations.create_explainer(
-            manifests, connections.database, connections.redis, records.requests
+            manifests, connections.database, connections.redis, records.requests, subject_keys
         )
         edge = server.build(
             settings,

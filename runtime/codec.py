@@ -22,6 +22,8 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from contracts.personal_data import SEALED
+
 UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 TIMESTAMP = "google.protobuf.Timestamp"
 
@@ -105,6 +107,8 @@ def _match_fields(
     hints = get_type_hints(dataclass)
     names = [field.name for field in fields(dataclass) if field.name not in defaulted]
     message_names = set(message.fields_by_name) - set(ignored)
+    if SEALED not in names:  # it is filled and opened beside the conversions
+        message_names.discard(SEALED)
     if mismatches := message_names.symmetric_difference(names):
         raise TypeError(
             f"{dataclass.__name__} and {message.full_name} differ in: {', '.join(sorted(mismatches))}"

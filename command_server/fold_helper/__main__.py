@@ -79,7 +79,7 @@ async def main(reports: int) -> None:
     )
     start = read_start(await requests.readline())
     contexts = [import_module(module).CONTEXT for module in start.modules]
-    store = HelperStore(start.database_url, start.session)
+    store = HelperStore(start.database_url, start.session, start.keys)
     await FoldHelper(aggregate_types(contexts), store, reports).run(requests)
 
 

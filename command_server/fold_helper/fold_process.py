@@ -45,10 +45,13 @@ class FoldProcess:
         database_url: of the event store.
         session: PostgreSQL parameters of its session.
         modules: the modules with the contexts.
+        keys: the path of the key ring, with which personal data is opened.
     """
 
-    def __init__(self, database_url: str, session: Mapping[str, str], modules: Sequence[str]) -> None:
-        self._start = Start(database_url, dict(session), list(modules))
+    def __init__(
+        self, database_url: str, session: Mapping[str, str], modules: Sequence[str], keys: str = ""
+    ) -> None:
+        self._start = Start(database_url, dict(session), list(modules), keys)
         self._waiting: dict[str, asyncio.Future[int]] = {}
         self._unsent: list[FoldRequest] = []
         self._process: ChildProcess | None = None

@@ -11,6 +11,8 @@ class Start(msgspec.Struct):
     """PostgreSQL parameters of its session."""
     modules: list[str]
     """The modules with the contexts."""
+    keys: str = ""
+    """The path of the key ring; empty without one."""
 
 
 class FoldRequest(msgspec.Struct):

@@ -26,9 +26,12 @@ from command_server.kernel.ports import (
 )
 from command_server.kernel.request_ages import RequestAges
 from command_server.kernel.request_hashes import RequestHashes
+from command_server.kernel.sealing import BatchKeys
 from command_server.kernel.snapshot import FoldedState
 from contracts.audit.digests import digest_event
 from contracts.envelope import DEFAULT_MAX_PAYLOAD, max_data_bytes
+from contracts.personal_data import FindKey
+from contracts.sealed_states import seal_state
 
 _encode_json = msgspec.json.Encoder().encode
 
@@ -128,6 +131,7 @@ class Batch:
         ages: the request ids that may be executed.
         max_payload: bytes that the message of an event may have.
         hashes: computes and compares the hashes of recorded requests.
+        keys: seal personal data; None to record it in clear.
     """
 
     def __init__(
@@ -138,6 +142,7 @@ class Batch:
         ages: RequestAges = RequestAges(),  # noqa: B008 - immutable
         max_payload: int = DEFAULT_MAX_PAYLOAD,
         hashes: RequestHashes = RequestHashes(),  # noqa: B008 - without keys, immutable
+        keys: BatchKeys | None = None,
     ) -> None:
         self._streams, self._failures = loaded.streams, loaded.failures
         self._recorded_requests = dict(requests)
@@ -145,6 +150,8 @@ class Batch:
         self._ages = ages
         self._max_payload = max_payload
         self._hashes = hashes
+        self._keys = keys
+        self._find_key = None if keys is None else keys.find
         self._changes = Changes()
         self.times_set_aside: dict[str, timedelta] = {}
         """How far the last event of a stream was ahead of the store's time, for streams that got events."""
@@ -156,6 +163,7 @@ class Batch:
             RequestIdReused: another request was recorded under this id.
             RequestTooOld, RequestTooNew: the id is not on record, and its age forbids the execution.
             NotLoaded, NotFolded: the request must be decided in a later batch.
+            SubjectKeyMissing: the request must be decided again when the batch has the key.
             Exception: the domain's code failed.
         """
         if previous := self._recorded_requests.get(request.key):
@@ -194,10 +202,22 @@ class Batch:
             raise NotLoaded(name)
         return self._streams[name]
 
+    def look_for_state_keys(self) -> None:
+        """Look for the keys that seal the states of changed streams; `BatchKeys` notes the missing ones."""
+        for name, stream in self._streams.items():
+            if stream.changed and self._keys is not None:
+                self._keys.look_for(stream.type.list_subjects(name, stream.state))
+
     def collect_changes(self) -> Changes:
-        """Return the rows that all decisions so far write."""
+        """Return the rows that all decisions so far write.
+
+        Raises:
+            SubjectKeyMissing: the key of a state is missing.
+        """
         self._changes.streams = [
-            _build_stream_row(name, stream) for name, stream in self._streams.items() if stream.changed
+            _build_stream_row(name, stream, self._find_key)
+            for name, stream in self._streams.items()
+            if stream.changed
         ]
         self._changes.kept_snapshots = [
             name for name, stream in self._streams.items() if stream.replaces_snapshot
@@ -239,7 +259,7 @@ class Batch:
             entry = _encode_metadata(request, ahead[name]) if events and name in ahead else metadata
             for version, event in enumerate(events, stream.version + 1):
                 state = stream.type.evolve(state, event)
-                type_name, data = stream.type.encode(event)
+                type_name, data = stream.type.encode(event, name, self._find_key)
                 self._check_event_size(name, type_name, data, entry)
                 digest = digest_event(digest, name, version, type_name, now, entry, data)
                 rows.append(EventRow(name, version, type_name, data, entry, now, digest))
@@ -292,14 +312,19 @@ def _encode_metadata(request: Request, set_aside: datetime | None = None) -> str
     return _encode_json(metadata).decode()
 
 
-def _build_stream_row(name: str, stream: Stream) -> StreamRow:
+def _build_stream_row(name: str, stream: Stream, find_key: FindKey | None) -> StreamRow:
     snapshots = stream.type.snapshots
+    state: str | None
+    if find_key is not None and (subjects := stream.type.list_subjects(name, stream.state)):
+        state = seal_state(snapshots.encode(stream.state), name, [find_key(each) for each in subjects])
+    else:
+        state = snapshots.encode(stream.state)
     return StreamRow(
         name,
         stream.type.stream_type,
         stream.version,
         stream.updated_at,
-        snapshots.encode(stream.state),
+        state,
         snapshots.fingerprint,
         stream.is_new,
         stream.digest,

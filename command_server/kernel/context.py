@@ -23,7 +23,9 @@ from command_server.kernel.snapshot import SnapshotCodec
 from command_server.kernel.unique_values import UNIQUE_FIELD, UniqueValues
 from contracts.event_types import EventTypes
 from contracts.key_ring import Purpose
+from contracts.personal_data import FindKey, may_be_sealed, seal
 from contracts.signed_tokens import GetKeyRing
+from contracts.streams import aggregate_id
 from contracts.upcasters import Upcaster, chain_upcasters
 from runtime import codec
 
@@ -178,10 +180,15 @@ class AggregateType:
         self.initial = aggregate.initial
         self.evolve = aggregate.evolve
         self._events = context.events
+        self._subjects = aggregate.subjects
         self.descriptors = context.events.descriptors
         """Of all events of its context, in all versions."""
         messages: dict[type, Any] = {event: _find_message(context, event) for event in aggregate.events}
         self.snapshots = SnapshotCodec(aggregate, _select_upcasters(context.events, messages.values()))
+        if aggregate.subjects is None and any(
+            may_be_sealed(m.DESCRIPTOR.full_name) for m in messages.values()
+        ):
+            raise TypeError(f"{aggregate.stream_type}: its events are about persons, so it needs `subjects`")
         self._names = {event: message.DESCRIPTOR.full_name for event, message in messages.items()}
         self._encoders = {
             event: codec.encoder(event, message.DESCRIPTOR) for event, message in messages.items()
@@ -190,10 +197,28 @@ class AggregateType:
             message: codec.decoder(message.DESCRIPTOR, event) for event, message in messages.items()
         }
 
-    def encode(self, event: Any) -> tuple[str, bytes]:
-        """Return the full name of an event's message, and its bytes."""
+    def encode(self, event: Any, stream: str = "", find_key: FindKey | None = None) -> tuple[str, bytes]:
+        """Return the full name of an event's message, and its bytes.
+
+        Args:
+            event: of the domain.
+            stream: of the event; sealed data is bound to it.
+            find_key: of the persons whom the event is about; None to leave their data in clear.
+
+        Raises:
+            Exception: that `find_key` raises.
+        """
         kind = type(event)
-        return self._names[kind], self._encoders[kind](event).SerializeToString()
+        message = self._encoders[kind](event)
+        if find_key is not None:
+            seal(message, stream, find_key)
+        return self._names[kind], message.SerializeToString()
+
+    def list_subjects(self, stream: str, state: Any) -> Sequence[str]:
+        """Return the persons whose data a state holds."""
+        if self._subjects is None:
+            return ()
+        return [subject for subject in self._subjects(state, aggregate_id(stream)) if subject]
 
     def list_versions(self, event: type) -> Sequence[str]:
         """Return the full names of an event's messages in all versions."""

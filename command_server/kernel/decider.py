@@ -95,6 +95,9 @@ class Aggregate:
     snapshot_version: str | None = None
     """Identifies the fold in place of the fingerprint that is computed from its code. Change it whenever a
     stored state may differ from the fold of the same events."""
+    subjects: Callable[[Any, str], Sequence[str]] | None = None
+    """`subjects(state, aggregate id)`: the persons whose data a state holds. Aggregates have it whose
+    events are about persons."""
 
     def stream(self, aggregate_id: str) -> str:
         """Return the name of the stream with this id."""

@@ -39,6 +39,7 @@ from command_server.kernel.ports import (
     StoreFull,
     StoreLocked,
     StoreUnavailable,
+    Transaction,
 )
 from command_server.kernel.quarantine import Quarantine
 from command_server.kernel.queued_command import (
@@ -51,6 +52,7 @@ from command_server.kernel.queued_command import (
 from command_server.kernel.request_ages import RequestAges
 from command_server.kernel.request_hashes import RequestHashes
 from command_server.kernel.rerun_budget import RerunBudget
+from command_server.kernel.sealing import BatchKeys, Sealing, SubjectKeyMissing
 from command_server.kernel.stream_folder import OnFolded, StreamFolder
 from command_server.kernel.stream_loader import load_streams
 from contracts.envelope import DEFAULT_MAX_PAYLOAD
@@ -77,6 +79,7 @@ class GroupCommit:
         on_batch: called before each commit with the number of its commands, and the seconds for which the
             oldest of them has waited.
         hashes: computes and compares the hashes of recorded requests.
+        sealing: seals personal data.
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class GroupCommit:
         max_payload: Callable[[], int] = lambda: DEFAULT_MAX_PAYLOAD,
         on_batch: Callable[[int, float], None] = lambda *_: None,
         hashes: RequestHashes = RequestHashes(),  # noqa: B008 - without keys, immutable
+        sealing: Sealing | None = None,
     ) -> None:
         self._store = store
         self._aggregates = aggregates
@@ -100,6 +104,7 @@ class GroupCommit:
         self._max_payload = max_payload
         self._on_batch = on_batch
         self._hashes = hashes
+        self._sealing = sealing or Sealing()
         self._admission = Admission()
         self._deadlines = DeadlineWatch(self._answer_due)
         self._reruns = RerunBudget()
@@ -260,6 +265,7 @@ class GroupCommit:
             )
             self._has_locks = True
             ages = RequestAges(self._keep_requests, lookup.kept_since)
+            keys = self._sealing.begin()
             decisions = Batch(
                 streams,
                 lookup.requests,
@@ -267,8 +273,11 @@ class GroupCommit:
                 ages,
                 self._max_payload(),
                 self._hashes,
+                keys,
             )
             results = [_decide(decisions, request) for request in requests]
+            if keys is not None:
+                results = await _complete_sealed(decisions, requests, results, keys, transaction)
             if lookup.requests:
                 _complete_recorded(batch, results, lookup)
             changes = decisions.collect_changes()
@@ -276,6 +285,8 @@ class GroupCommit:
                 await transaction.commit(changes)
             else:
                 self._admission.ignore_commit()
+        if keys is not None:
+            keys.keep()
         self._quarantine.note_committed(requests)
         if changes.events:
             self._on_commit()
@@ -316,6 +327,25 @@ def _decide(decisions: Batch, request: Request) -> Outcome | Exception:
         return decisions.decide(request)
     except Exception as error:  # a bug in one command must not fail the others
         return error
+
+
+async def _complete_sealed(
+    decisions: Batch,
+    requests: Sequence[Request],
+    results: list[Outcome | Exception],
+    keys: BatchKeys,
+    transaction: Transaction,
+) -> list[Outcome | Exception]:
+    """Obtain missing keys of persons; decide the requests once more that lacked one, in the same order."""
+    decisions.look_for_state_keys()
+    while keys.missing:
+        await keys.obtain(transaction)
+        results = [
+            _decide(decisions, request) if isinstance(result, SubjectKeyMissing) else result
+            for request, result in zip(requests, results, strict=True)
+        ]
+        decisions.look_for_state_keys()
+    return results
 
 
 def _complete_recorded(

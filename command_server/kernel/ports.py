@@ -9,6 +9,7 @@ from typing import Protocol
 import msgspec
 
 from command_server.kernel.outcomes import Outcome
+from contracts.subject_keys import WrappedKey
 
 RequestKey = tuple[str, str]
 """Caller and request id. Each caller has its own namespace of ids."""
@@ -70,7 +71,7 @@ class StoredStream:
     version: int
     updated_at: datetime
     state: str | None
-    """The snapshot as JSON."""
+    """The snapshot as JSON, in clear; None if there is none that can be read."""
     state_version: int
     """The version that the snapshot was taken at."""
     fingerprint: str
@@ -91,7 +92,9 @@ class StoredSnapshot:
 
     version: int
     state: str
-    """The state as JSON."""
+    """The state as JSON, in clear."""
+    subjects: Sequence[str] = ()
+    """The persons whose data it holds, with whose keys it is stored."""
 
 
 class StoredRequest(msgspec.Struct, frozen=True, gc=False):
@@ -122,7 +125,8 @@ class StreamRow(msgspec.Struct, frozen=True, gc=False):
     type: str
     version: int
     updated_at: datetime
-    state: str
+    state: str | None
+    """The snapshot as JSON, sealed if it holds data of persons; None for none."""
     fingerprint: str
     is_new: bool
     digest: bytes = b""
@@ -200,7 +204,15 @@ class Transaction(Protocol):
     async def read_events(self, after: Mapping[str, int]) -> Mapping[str, Sequence[StoredEvent]]:
         """Return the events above these versions, in order, by stream; streams without any are omitted.
 
-        They end with the event that reaches MAX_READ_BYTES, in order of the streams' names.
+        They end with the event that reaches MAX_READ_BYTES, in order of the streams' names. Personal data is
+        in clear.
+        """
+
+    async def obtain_keys(self, new: Mapping[str, WrappedKey]) -> Mapping[str, WrappedKey]:
+        """Return the keys of persons, by subject. One that another transaction is making may be missing.
+
+        Args:
+            new: keys for those of the subjects that have none; they are stored with the commit.
         """
 
     async def commit(self, changes: Changes) -> None:
@@ -226,7 +238,7 @@ class EventStore(Protocol):
     async def read_chunk(self, stream: str, after: int, limit: int) -> Sequence[StoredEvent]:
         """Return the events of a stream with versions above `after`, in order, `limit` at most.
 
-        They end with the event that reaches MAX_READ_BYTES.
+        They end with the event that reaches MAX_READ_BYTES. Personal data is in clear.
 
         Raises:
             StoreFailed, StoreUnavailable: retry.

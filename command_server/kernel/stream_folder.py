@@ -251,7 +251,8 @@ class StreamFolder:
         if fold.state.version - fold.kept_version < MIN_KEPT_EVENTS:
             return
         codec, version = fold.aggregate.snapshots, fold.state.version
-        snapshot = StoredSnapshot(version, codec.encode(fold.state.state))
+        subjects = fold.aggregate.list_subjects(fold.stream, fold.state.state)
+        snapshot = StoredSnapshot(version, codec.encode(fold.state.state), subjects)
         await self._store.keep_snapshot(fold.stream, codec.fingerprint, snapshot)
         fold.kept_version = version
 

@@ -7,7 +7,7 @@ from command_server.kernel.event_index import IndexEntry
 from command_server.kernel.index_ports import Origin, PositionedEvent
 from command_server.kernel.ports import StoredEvent
 from command_server.postgres import index_statements as statements
-from command_server.postgres.event_store import PostgresEventStore
+from command_server.postgres.event_store import PostgresEventStore, group_events
 
 WRITERS_PAUSE = 0.005
 """Seconds between two looks at the transactions that are writing; a commit takes some milliseconds."""
@@ -56,15 +56,17 @@ class PostgresEventIndex:
     ) -> Sequence[PositionedEvent]:
         async with self._store.connect() as driver:
             rows = await driver.fetch(statements.READ_POSITIONS, after, until, list(types), limit)
-        return [PositionedEvent(*row) for row in rows]
+        streams, stored = [row[1] for row in rows], [StoredEvent(row[3], row[4]) for row in rows]
+        events = await self._store.open_events(stored, streams)
+        return [
+            PositionedEvent(row[0], row[1], row[2], event.type, event.data)
+            for row, event in zip(rows, events, strict=True)
+        ]
 
     async def read_histories(self, versions: Mapping[str, int]) -> Mapping[str, Sequence[StoredEvent]]:
         async with self._store.connect() as driver:
             rows = await driver.fetch(statements.READ_HISTORIES, list(versions), list(versions.values()))
-        histories: dict[str, list[StoredEvent]] = {}
-        for stream, type_, data in rows:
-            histories.setdefault(stream, []).append(StoredEvent(type_, data))
-        return histories
+        return await group_events(rows, self._store.open_events)
 
     async def add_entries(
         self, index: str, entries: Sequence[tuple[str, int]], after: int, built_to: int

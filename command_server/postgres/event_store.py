@@ -8,8 +8,8 @@ sent with the first and the last statement (`pipelined_connection.py`). Session 
 frozen server can hold locks. `store_errors` says what an error means for a command.
 """
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, NamedTuple
 
 import asyncpg
@@ -23,13 +23,24 @@ from command_server.kernel.ports import (
     StoredEvent,
     StoredSnapshot,
     StoredStream,
+    StoreFailed,
 )
+from command_server.kernel.sealing import MASTER_KEY_MISSING
 from command_server.postgres import statements
 from command_server.postgres.event_rows import decode_lookup, encode_changes
+from command_server.postgres.key_statements import OBTAIN_KEYS
 from command_server.postgres.pipelined_connection import PipelinedConnection, connect_pipelined
 from command_server.postgres.schema import SERVICE_ROLE
+from command_server.postgres.sealed_states import (
+    READ_KEYS_OF_SUBJECTS,
+    open_snapshot,
+    open_streams,
+    seal_snapshot,
+)
 from command_server.postgres.store_errors import discards_connections, translate
+from contracts.subject_keys import MasterKeyMissing, WrappedKey
 from runtime.postgres import create_engine
+from runtime.subject_keys import READ_KEYS, Fetch, SubjectKeys
 
 SESSION_SETTINGS = {
     # Bounds for the locks of a stopped or frozen command server.
@@ -54,9 +65,15 @@ def session_settings(role: str) -> dict[str, str]:
 
 
 class PostgresEventStore:
-    """Streams, events and requests in PostgreSQL 17 or later, in transactions at READ COMMITTED."""
+    """Streams, events and requests in PostgreSQL 17 or later, in transactions at READ COMMITTED.
 
-    def __init__(self, database_url: str) -> None:
+    Args:
+        database_url: `postgresql://…`.
+        keys: open events; without any, what is sealed stays so.
+    """
+
+    def __init__(self, database_url: str, keys: SubjectKeys | None = None) -> None:
+        self._keys = keys
         session = {**session_settings(SERVICE_ROLE), "lock_timeout": LOCK_TIMEOUT}
         self.engine = create_engine(database_url, session=session, creator=connect_pipelined)
         self._kept: _Connection | None = None
@@ -68,7 +85,7 @@ class PostgresEventStore:
             connection = await self._take_connection()
             try:
                 async with _roll_back_at_end(connection.driver):
-                    yield PostgresTransaction(connection.driver)
+                    yield PostgresTransaction(connection.driver, self._keys)
             except BaseException as error:
                 if discards_connections(error):
                     await connection.pooled.invalidate()
@@ -118,18 +135,45 @@ class PostgresEventStore:
     async def read_chunk(self, stream: str, after: int, limit: int) -> Sequence[StoredEvent]:
         async with self.connect() as driver:
             rows = await driver.fetch(statements.READ_CHUNK, stream, after, limit, MAX_READ_BYTES)
-        return [StoredEvent(row[0], row[1]) for row in rows]
+        events = [StoredEvent(row[0], row[1]) for row in rows]
+        return await self.open_events(events, [stream] * len(events))
+
+    async def open_events(
+        self, events: Sequence[StoredEvent], streams: Sequence[str]
+    ) -> Sequence[StoredEvent]:
+        """Return events in clear.
+
+        Args:
+            events: as they were recorded.
+            streams: of each of them.
+
+        Raises:
+            StoreFailed, StoreUnavailable: retry.
+        """
+        return await _open(self._keys, events, streams, self._fetch_keys)
+
+    async def _fetch_keys(self, ids: Collection[bytes]) -> list[WrappedKey]:
+        async with self.connect() as driver:
+            return _to_keys(await driver.fetch(READ_KEYS, list(ids)))
+
+    async def _fetch_keys_of(self, subjects: Collection[str]) -> list[WrappedKey]:
+        async with self.connect() as driver:
+            return _to_keys(await driver.fetch(READ_KEYS_OF_SUBJECTS, list(subjects)))
 
     async def read_snapshot(self, stream: str, fingerprint: str) -> StoredSnapshot | None:
         async with self.connect() as driver:
             row = await driver.fetchrow(statements.READ_SNAPSHOT, stream, fingerprint)
-        return None if row is None else StoredSnapshot(row[0], row[1])
+        snapshot = None if row is None else StoredSnapshot(row[0], row[1])
+        with _translate_missing_key():
+            return await open_snapshot(self._keys, snapshot, stream, self._fetch_keys)
 
     async def keep_snapshot(self, stream: str, fingerprint: str, snapshot: StoredSnapshot) -> None:
+        with _translate_missing_key():
+            state = await seal_snapshot(self._keys, snapshot, stream, self._fetch_keys_of)
+        if state is None:
+            return
         async with self.connect() as driver:
-            await driver.execute(
-                statements.KEEP_SNAPSHOT, stream, fingerprint, snapshot.version, snapshot.state
-            )
+            await driver.execute(statements.KEEP_SNAPSHOT, stream, fingerprint, snapshot.version, state)
             await driver.execute(statements.DROP_OLD_SNAPSHOTS, [stream])
 
     async def close(self) -> None:
@@ -137,6 +181,45 @@ class PostgresEventStore:
         if kept is not None:
             await _discard(kept)
         await self.engine.dispose()
+
+
+Open = Callable[[Sequence[StoredEvent], Sequence[str]], Awaitable[Sequence[StoredEvent]]]
+"""Returns events in clear, with their streams beside them."""
+
+
+async def group_events(rows: Sequence[Any], open_events: Open) -> dict[str, list[StoredEvent]]:
+    """Return events in clear, by stream.
+
+    Args:
+        rows: of stream, type and data.
+        open_events: opens them.
+    """
+    events: dict[str, list[StoredEvent]] = {}
+    stored = await open_events([StoredEvent(row[1], row[2]) for row in rows], [row[0] for row in rows])
+    for row, event in zip(rows, stored, strict=True):
+        events.setdefault(row[0], []).append(event)
+    return events
+
+
+async def _open(
+    keys: SubjectKeys | None, events: Sequence[StoredEvent], streams: Sequence[str], fetch: Fetch
+) -> Sequence[StoredEvent]:
+    if keys is None:
+        return events
+    with _translate_missing_key():
+        return await keys.open_each(events, streams, fetch)
+
+
+@contextmanager
+def _translate_missing_key() -> Iterator[None]:
+    try:
+        yield
+    except MasterKeyMissing as error:
+        raise StoreFailed(str(error), MASTER_KEY_MISSING) from error
+
+
+def _to_keys(rows: Sequence[Any]) -> list[WrappedKey]:
+    return [WrappedKey(*row) for row in rows]
 
 
 class _Connection(NamedTuple):
@@ -177,12 +260,13 @@ async def _get_driver(connection: AsyncConnection) -> PipelinedConnection:
 class PostgresTransaction:
     """A `Transaction` on one connection. Its first statement begins it, and `commit` ends it."""
 
-    def __init__(self, connection: PipelinedConnection) -> None:
+    def __init__(self, connection: PipelinedConnection, keys: SubjectKeys | None = None) -> None:
         self._connection = connection
+        self._keys = keys
 
     async def read_streams(self, streams: Collection[str]) -> Mapping[str, StoredStream]:
         rows = await self._connection.fetch_in_transaction(statements.READ_STREAMS, list(streams))
-        return {row[0]: StoredStream(*row[1:]) for row in rows}
+        return await self._open_streams({row[0]: StoredStream(*row[1:]) for row in rows})
 
     async def lock_and_find(
         self, streams: Collection[str], keys: Collection[RequestKey], *, skip_locked: bool = False
@@ -194,16 +278,29 @@ class PostgresTransaction:
         requests: Sequence[Any] = [row for row in rows if row["id"] is None]
         if requests[0]["has_waited"]:
             requests = await self._connection.fetch_in_transaction(statements.FIND_REQUESTS, callers, ids)
-        return found, decode_lookup(requests)
+        return await self._open_streams(found), decode_lookup(requests)
+
+    async def _open_streams(self, streams: Mapping[str, StoredStream]) -> Mapping[str, StoredStream]:
+        with _translate_missing_key():
+            return await open_streams(self._keys, streams, self._fetch_keys)
 
     async def read_events(self, after: Mapping[str, int]) -> Mapping[str, Sequence[StoredEvent]]:
-        events: dict[str, list[StoredEvent]] = {}
         rows = await self._connection.fetch_in_transaction(
             statements.READ_EVENTS, list(after), list(after.values()), MAX_READ_BYTES
         )
-        for stream, type_, data in rows:
-            events.setdefault(stream, []).append(StoredEvent(type_, data))
-        return events
+        return await group_events(rows, self._open)
+
+    async def _open(self, events: Sequence[StoredEvent], streams: Sequence[str]) -> Sequence[StoredEvent]:
+        return await _open(self._keys, events, streams, self._fetch_keys)
+
+    async def _fetch_keys(self, ids: Collection[bytes]) -> list[WrappedKey]:
+        return _to_keys(await self._connection.fetch_in_transaction(READ_KEYS, list(ids)))
+
+    async def obtain_keys(self, new: Mapping[str, WrappedKey]) -> Mapping[str, WrappedKey]:
+        keys = new.values()
+        columns = [key.id for key in keys], [key.wrapped_by for key in keys], [key.wrapped for key in keys]
+        rows = await self._connection.fetch_in_transaction(OBTAIN_KEYS, list(new), *columns)
+        return {row[0]: WrappedKey(*row[1:]) for row in rows}
 
     async def commit(self, changes: Changes) -> None:
         if changes.kept_snapshots:

@@ -5,12 +5,13 @@ from functools import partial
 from command_server.postgres.event_store import session_settings
 from command_server.postgres.schema import RELAY_ROLE
 from command_server.relay.event_stream import EventStream
+from command_server.relay.key_replies import create_key_replies
 from command_server.relay.metrics import LEADS, OUTBOX_PENDING
 from command_server.relay.observer import ObservedPublisher
 from command_server.relay.outbox import Outbox
 from command_server.relay.outbox_maintenance import PendingEvents, prune_outbox
 from command_server.relay.relay import Relay
-from command_server.relay.skip_replies import SkipReplies
+from command_server.relay.skip_replies import create_skip_replies
 from contracts.key_ring import Purpose
 from runtime.database_user import guard_start
 from runtime.grpc import server
@@ -51,7 +52,8 @@ async def main(lifecycle: Lifecycle) -> None:
         reporter.get_leads = lambda: lease.leads
         LEADS.observe(lambda: int(lease.leads))
         lifecycle.spawn(reporter.run(), "process report")
-        lifecycle.spawn(SkipReplies(connection, engine).run(), "replies about skipped events")
+        lifecycle.spawn(create_skip_replies(connection, engine).run(), "replies about skipped events")
+        lifecycle.spawn(create_key_replies(connection, engine).run(), "replies with keys of persons")
         health = server.build(settings, address=settings.relay_address, probe=probe)
         leader = lifecycle.spawn(lease.run_as_leader(relay.lead, prune), "relay")
         try:

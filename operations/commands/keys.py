@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from contracts.key_ring import ALGORITHMS, SIGNATURE, KeyState, Purpose, list_algorithms
+from contracts.key_ring import ALGORITHMS, SEALING, SIGNATURE, KeyState, Purpose, list_algorithms
 from operations import keys as key_ring
 from operations.cli_output import echo, echo_json
 from operations.cli_parts import read_settings
@@ -54,12 +54,12 @@ def check_keys(as_json: bool) -> None:
     "--purpose",
     type=click.Choice([purpose.value for purpose in Purpose]),
     required=True,
-    help="What the key signs.",
+    help="What the key signs or seals.",
 )
 @click.option(
     "--algorithm",
-    type=click.Choice([*ALGORITHMS, SIGNATURE]),
-    help=f"By default {next(iter(ALGORITHMS))}, and {SIGNATURE} for the purpose seal.",
+    type=click.Choice([*ALGORITHMS, SIGNATURE, SEALING]),
+    help=f"By default {next(iter(ALGORITHMS))}; {SIGNATURE} for the purpose seal, {SEALING} for personal.",
 )
 @click.option(
     "--after",

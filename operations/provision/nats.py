@@ -12,6 +12,7 @@ import nkeys
 
 from contracts import streams
 from contracts.skips import SKIPS_SUBJECT
+from contracts.subject_keys import KEYS_SUBJECT
 from operations.processes import COMMAND_SERVER, OPERATIONS_SERVER, PROCESS_MANAGER, PROJECTOR, RELAY
 from operations.provision.secret_files import make_folder, read_file, write_file
 from runtime.jetstream.nats_url import create_inbox_prefix, derive_public_key
@@ -34,6 +35,8 @@ READING = (
     f"$JS.API.CONSUMER.DELETE.{_STREAM}.*",
 )
 """What a reader of the stream publishes."""
+_ASKING = (streams.RECREATE_SUBJECT, streams.PUBLISHED_SUBJECT, KEYS_SUBJECT)
+"""What a reader asks of the relay."""
 
 
 TEMPLATE = f"""\
@@ -68,11 +71,14 @@ RIGHTS: Mapping[str, Rights] = {
             _PROBE,
             *READING,
         ],
-        [streams.WAKE_SUBJECT, streams.RECREATE_SUBJECT, streams.PUBLISHED_SUBJECT, SKIPS_SUBJECT],
+        [
+            *(streams.WAKE_SUBJECT, streams.RECREATE_SUBJECT, streams.PUBLISHED_SUBJECT),
+            *(SKIPS_SUBJECT, KEYS_SUBJECT),
+        ],
         replies=True,
     ),
-    PROJECTOR.name: Rights([*READING, streams.RECREATE_SUBJECT, streams.PUBLISHED_SUBJECT, SKIPS_SUBJECT]),
-    PROCESS_MANAGER.name: Rights([*READING, streams.RECREATE_SUBJECT, streams.PUBLISHED_SUBJECT]),
+    PROJECTOR.name: Rights([*READING, *_ASKING, SKIPS_SUBJECT]),
+    PROCESS_MANAGER.name: Rights([*READING, *_ASKING]),
     OPERATIONS_SERVER.name: Rights(READING),
     "verify": Rights(READING),
     "housekeeping": Rights([*READING, f"$JS.API.STREAM.UPDATE.{_STREAM}", f"$JS.API.STREAM.PURGE.{_STREAM}"]),

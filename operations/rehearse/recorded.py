@@ -12,7 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from command_server.postgres.schema import READER_ROLE
 from contracts.envelope import RecordedEvent, parse_metadata
+from contracts.sealed_states import list_state_keys, open_state
+from contracts.signed_tokens import GetKeyRing
+from contracts.subject_keys import RingWrapper, WrappedKey
 from runtime.postgres import create_engine
+from runtime.subject_keys import READ_KEYS, SubjectKeys
 
 STREAMS_PAGE = 1_000
 """Streams of a page, at most."""
@@ -66,9 +70,11 @@ class Record:
 
     Args:
         database_url: `postgresql://…`.
+        get_ring: returns the current keys, with which personal data is opened.
     """
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, get_ring: GetKeyRing) -> None:
+        self._keys = SubjectKeys(RingWrapper(get_ring))
         self._engine = create_engine(
             database_url, session=SESSION, pool_size=1, command_timeout=None, isolation_level="AUTOCOMMIT"
         )
@@ -99,6 +105,13 @@ class Record:
         rows: Sequence[Any] = await self._driver.fetch(statement, *values)
         return rows
 
+    async def open(self, events: Sequence[RecordedEvent]) -> list[RecordedEvent]:
+        """Return events in clear."""
+        return list(await self._keys.open(events, self._fetch_keys))
+
+    async def _fetch_keys(self, ids: Collection[bytes]) -> list[WrappedKey]:
+        return [WrappedKey(*row) for row in await self._driver.fetch(READ_KEYS, list(ids))]
+
     async def export_snapshot(self) -> str:
         """Return the name of the transaction's snapshot; it ends with the transaction."""
         return str(await self._driver.fetchval("SELECT pg_export_snapshot()"))
@@ -122,7 +135,12 @@ class Record:
 
     async def read_states(self, names: Sequence[str]) -> Mapping[str, StoredState]:
         rows = await self._driver.fetch(READ_SNAPSHOTS, names)
-        return {row["id"]: StoredState(row["state_version"], row["state"]) for row in rows}
+        ids = {id_ for row in rows for id_ in list_state_keys(row["state"])}
+        keys = await self._keys.find(ids, self._fetch_keys)
+        return {
+            row["id"]: StoredState(row["state_version"], open_state(row["state"], row["id"], keys))
+            for row in rows
+        }
 
     async def read_skips(self, names: Collection[str]) -> Skips:
         """Return the skipped events of these streams."""
@@ -138,11 +156,11 @@ class Record:
         while rows := await cursor.fetch(limit):
             size = sum(len(row[3]) for row in rows)
             limit = max(1, min(READ_EVENTS, len(rows) * READ_BYTES // max(size, 1)))
-            for row in rows:
-                if events and events[-1].stream != row[0]:
+            for event in await self.open([build_event(row) for row in rows]):
+                if events and events[-1].stream != event.stream:
                     yield events
                     events = []
-                events.append(build_event(row))
+                events.append(event)
             if len(events) >= limit:
                 yield events
                 events = []

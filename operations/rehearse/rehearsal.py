@@ -10,6 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from time import monotonic
 from typing import Self
@@ -23,6 +24,7 @@ from operations.rehearse.saga_records import read_keys
 from operations.rehearse.stored_views import StoredViews
 from operations.rehearse.stream_rehearsal import PageResult, Pair
 from operations.rehearse.workers import Deadlines, Job, MovedViews, SagaPage, StreamPage, Task, Workers
+from runtime.process.key_file import read_ring
 from runtime.process.settings import Settings
 
 PAGES_AHEAD = 2
@@ -55,7 +57,7 @@ async def rehearse(settings: Settings, options: Options) -> Report:
         UNREACHABLE: PostgreSQL is unreachable.
     """
     code = load_code(settings, options.projections)
-    record = Record(settings.database_url)
+    record = Record(settings.database_url, partial(read_ring, settings.keys))
     try:
         await record.begin()
         return await Rehearsal(settings, options, code, record).run()

@@ -137,8 +137,9 @@ async def read_deadlines(
     """Yield the deadlines of a saga that have no instance yet, each with the first event of its stream."""
     after = ""
     while rows := await record.fetch(READ_DEADLINES, saga, stream_type, after, PAGE):
-        for row in rows:
-            yield row[0], row[1], build_event(row[2:])
+        events = await record.open([build_event(row[2:]) for row in rows])
+        for row, event in zip(rows, events, strict=True):
+            yield row[0], row[1], event
         after = rows[-1][0]
 
 
@@ -148,8 +149,9 @@ async def read_slices(
     """Return the events of streams between two versions, by stream."""
     by_stream: dict[str, list[RecordedEvent]] = {}
     columns = list(slices), [first for first, _ in slices.values()], [last for _, last in slices.values()]
-    for row in await record.fetch(READ_SLICES, *columns):
-        by_stream.setdefault(row[0], []).append(build_event(row))
+    rows = await record.fetch(READ_SLICES, *columns)
+    for event in await record.open([build_event(row) for row in rows]):
+        by_stream.setdefault(event.stream, []).append(event)
     return by_stream
 
 

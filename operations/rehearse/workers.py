@@ -7,6 +7,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from typing import Any, Self
 
@@ -17,6 +18,7 @@ from operations.rehearse.saga_rehearsal import SagaRehearsal
 from operations.rehearse.stored_views import StoredViews
 from operations.rehearse.stream_rehearsal import PageResult, Pair, StreamRehearsal
 from runtime.process import logs
+from runtime.process.key_file import read_ring
 from runtime.process.settings import Settings
 from runtime.process.start_error import NotAsked
 
@@ -73,7 +75,10 @@ class Worker:
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        job, record = self._job, Record(self._job.settings.database_url)
+        job, record = (
+            self._job,
+            Record(self._job.settings.database_url, partial(read_ring, self._job.settings.keys)),
+        )
         self._open.push_async_callback(record.close)
         await record.begin(job.snapshot)
         views = await self._open.enter_async_context(StoredViews(job.settings.redis_url))

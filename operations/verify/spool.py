@@ -17,7 +17,9 @@ import msgspec
 
 from contracts.envelope import RecordedEvent
 from contracts.event_types import EventTypes
+from contracts.personal_data import Keys
 from operations.verify.model import Event
+from runtime.subject_keys import open_event
 
 SPOOLED_ITEMS = 2_000
 """Events of a stream, or entries of a hash, from which on they are kept in a file."""
@@ -121,11 +123,13 @@ class ParsedEvents(Sequence[Event]):
     Args:
         records: the recorded events; all of them can be decoded.
         types: the types of their context.
+        keys: open them.
     """
 
-    def __init__(self, records: SpooledEvents, types: EventTypes) -> None:
+    def __init__(self, records: SpooledEvents, types: EventTypes, keys: Keys) -> None:
         self._records = records
         self._types = types
+        self._keys = keys
 
     def __len__(self) -> int:
         return len(self._records)
@@ -137,13 +141,14 @@ class ParsedEvents(Sequence[Event]):
     def __getitem__(self, index: int | slice) -> "Event | ParsedEvents":
         if isinstance(index, int):
             return self._parse(self._records[index])
-        return ParsedEvents(self._records[index], self._types)
+        return ParsedEvents(self._records[index], self._types, self._keys)
 
     def __iter__(self) -> Iterator[Event]:
         return map(self._parse, self._records)
 
     def _parse(self, record: RecordedEvent) -> Event:
-        return Event(record, self._types.decode(record))
+        opened = open_event(record, record.stream, self._keys)
+        return Event(opened, self._types.decode(opened))
 
     def list_versions(self) -> Sequence[int]:
         return self._records.list_versions()
@@ -151,7 +156,8 @@ class ParsedEvents(Sequence[Event]):
     def select(self, kinds: Sequence[Any]) -> Iterator[Any]:
         """Yield the messages of these kinds."""
         names = {name for kind in kinds for name in self._types.list_versions(kind)}
-        return map(self._types.decode, self._records.select(names))
+        records = self._records.select(names)
+        return (self._types.decode(open_event(each, each.stream, self._keys)) for each in records)
 
 
 class SpooledHash(Mapping[bytes, bytes]):

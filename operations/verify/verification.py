@@ -74,8 +74,9 @@ async def verify(
     if aggregates is None:
         aggregates = load_parts(manifests, "verification", "AGGREGATES", Aggregate)
     specs = load_parts([each for each in manifests if each.sagas], "verification", "SAGAS", SagaSpec)
-    postgres, redis = PostgresReader(settings.database_url), RedisReader(settings.redis_url)
     keys = KeyFile(settings.keys, [Purpose.FEED])
+    postgres = PostgresReader(settings.database_url, keys.get_ring)
+    redis = RedisReader(settings.redis_url)
     connection = await connect(settings.nats_url, "verify", keys.get_ring)
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT):

@@ -6,7 +6,7 @@ from diptych.operations.v1.dead_letters_pb2 import DeadLetter, DeadLetterDetails
 
 from operations_server.records.content import Content
 from operations_server.records.database import Database
-from operations_server.records.event_messages import build_event
+from operations_server.records.event_messages import build_event, open_data
 
 READ_EVENT = """
 SELECT position, stream, version, type, metadata::text AS metadata, recorded_at, data FROM events
@@ -41,5 +41,6 @@ class LetterEvents:
             dead_letter=letter, waiting_events=max(0, latest - letter.version) if letter.version else 0
         )
         for row in await self._database.fetch(READ_EVENT, letter.stream, letter.version):
-            details.event.CopyFrom(build_event(row, row["data"], content))
+            data = await open_data(self._database, row, row["data"], content)
+            details.event.CopyFrom(build_event(row, data, content))
         return details

@@ -27,10 +27,15 @@ from projector.projection import Projection
 from runtime.grpc.method import Context, Handler
 from runtime.grpc.response_size import PageBudget
 from runtime.process.contexts import load_parts
+from runtime.subject_keys import SubjectKeys
 
 
 def create_explainer(
-    manifests: Sequence[Manifest], database: AsyncEngine, redis: Redis, requests: RequestReader
+    manifests: Sequence[Manifest],
+    database: AsyncEngine,
+    redis: Redis,
+    requests: RequestReader,
+    keys: SubjectKeys | None = None,
 ) -> Explainer:
     """Return an explainer of the aggregates of these contexts.
 
@@ -39,13 +44,14 @@ def create_explainer(
         database: the tables of all processes.
         redis: the views.
         requests: reads the audit by its index.
+        keys: open events; None to leave what is sealed as it is.
 
     Raises:
         StartError: a context lacks a module that its manifest names.
     """
     contexts = load_parts(manifests, "commands", "CONTEXT", WriteContext)
     projections = load_parts(manifests, "projections", "PROJECTIONS", Projection)
-    records, audit = RecordReader(database), AuditReader(database, requests)
+    records, audit = RecordReader(database, keys), AuditReader(database, requests)
     words = EventWords({context.name: context.events for context in contexts})
     sagas = SagaFactReader(database, load_parts(manifests, "sagas", "SAGAS", Saga))
     views = ViewReader(redis, (projection.view for projection in projections))

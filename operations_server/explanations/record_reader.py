@@ -1,6 +1,6 @@
 """Reads the records of streams and requests, each read bounded whatever the history."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -9,10 +9,12 @@ from uuid import UUID
 
 import msgspec
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from contracts.envelope import RecordedEvent, parse_metadata
+from contracts.subject_keys import WrappedKey
 from operations_server.records.versions import bisect_version
+from runtime.subject_keys import SubjectKeys
 
 FIRST_EVENTS, LATEST_EVENTS = 20, 100
 """Events of a long stream that are read: so many of its first, and of its latest."""
@@ -33,6 +35,7 @@ ORDER BY version LIMIT :most
 """)  # noqa: S608 - composed of constants
 IS_PENDING = text("SELECT EXISTS (SELECT FROM outbox WHERE position = :position AND sequence IS NULL)")
 READ_TIME = text("SELECT recorded_at FROM events WHERE stream = :stream AND version = :version")
+READ_SUBJECT_KEYS = text("SELECT id, wrapped_by, wrapped FROM subject_keys WHERE id = ANY(:ids)")
 READ_NOW = text("SELECT clock_timestamp()")
 # Not `->>`, which fails for metadata with a lone surrogate.
 READ_EVENTS_OF_COMMANDS = text(f"""
@@ -98,10 +101,12 @@ class RecordReader:
 
     Args:
         database: of the write model.
+        keys: open events; None to leave what is sealed as it is.
     """
 
-    def __init__(self, database: AsyncEngine) -> None:
+    def __init__(self, database: AsyncEngine, keys: SubjectKeys | None = None) -> None:
         self._database = database
+        self._keys = keys
 
     async def read_now(self) -> datetime:
         """Return the time by PostgreSQL's clock."""
@@ -173,7 +178,12 @@ class RecordReader:
 
     async def _read_events(self, query: Any, parameters: Mapping[str, Any]) -> list[StoredEvent]:
         async with self._database.connect() as connection:
-            return [_to_event(row) for row in await connection.execute(query, parameters)]
+            rows = (await connection.execute(query, parameters)).all()
+            events: Sequence[RecordedEvent] = [_to_event(row) for row in rows]
+            if self._keys is not None:
+                events = await self._keys.open(events, partial(_fetch_keys, connection))
+        pairs = zip(rows, events, strict=True)
+        return [StoredEvent(each, row.size if row.data is None else len(each.data)) for row, each in pairs]
 
 
 def is_uuid(text: str) -> bool:
@@ -183,11 +193,14 @@ def is_uuid(text: str) -> bool:
         return False
 
 
-def _to_event(row: Any) -> StoredEvent:
+def _to_event(row: Any) -> RecordedEvent:
     metadata = parse_metadata(row.metadata)
     data = row.data or b""
-    event = RecordedEvent(row.stream, row.version, row.type, data, row.recorded_at, row.position, metadata)
-    return StoredEvent(event, row.size)
+    return RecordedEvent(row.stream, row.version, row.type, data, row.recorded_at, row.position, metadata)
+
+
+async def _fetch_keys(connection: AsyncConnection, ids: Collection[bytes]) -> list[WrappedKey]:
+    return [WrappedKey(*row) for row in await connection.execute(READ_SUBJECT_KEYS, {"ids": list(ids)})]
 
 
 def _to_answer(row: Any) -> Answer:

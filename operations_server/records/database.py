@@ -1,6 +1,6 @@
 """Connections to PostgreSQL for questions about records, apart from those of other questions and acts."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -8,9 +8,12 @@ import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from contracts.envelope import RecordedEvent
+from contracts.subject_keys import WrappedKey
 from operations_server.stores import create_database
 from runtime.grpc.method import Context, Handler
 from runtime.grpc.rpc_error import RpcError
+from runtime.subject_keys import READ_KEYS, SubjectKeys
 
 if TYPE_CHECKING:
     Driver = asyncpg.Connection[Any]
@@ -41,9 +44,18 @@ class Database:
         database_url: `postgresql://…`.
         statement_timeout: seconds after which PostgreSQL ends a statement.
         pool_size: maximum number of connections.
+        keys: open events; None to leave what is sealed as it is.
     """
 
-    def __init__(self, database_url: str, *, statement_timeout: float = 2.0, pool_size: int = 4) -> None:
+    def __init__(
+        self,
+        database_url: str,
+        *,
+        statement_timeout: float = 2.0,
+        pool_size: int = 4,
+        keys: SubjectKeys | None = None,
+    ) -> None:
+        self._keys = keys
         self._engine: AsyncEngine = create_database(
             database_url, statement_timeout=statement_timeout, pool_size=pool_size
         )
@@ -53,6 +65,13 @@ class Database:
         """Yield a connection on which each statement commits by itself."""
         async with connect(self._engine) as driver:
             yield driver
+
+    async def open(self, events: Sequence[RecordedEvent]) -> Sequence[RecordedEvent]:
+        """Return events in clear, as far as there are keys."""
+        return events if self._keys is None else await self._keys.open(events, self._fetch_keys)
+
+    async def _fetch_keys(self, ids: Collection[bytes]) -> list[WrappedKey]:
+        return [WrappedKey(*row) for row in await self.fetch(READ_KEYS, list(ids))]
 
     async def fetch(self, statement: str, *values: Any) -> Sequence[Any]:
         async with self.connect() as driver:

@@ -9,8 +9,10 @@ from google.protobuf.descriptor_pool import Default
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message_factory import GetMessageClass
 
+from contracts.envelope import RecordedEvent
 from contracts.personal_fields import mask_personal
 from operations_server.records.content import Content
+from operations_server.records.database import Database
 from operations_server.records.event_filter import parse_metadata
 
 MAX_FIELDS_BYTES = 1_500_000
@@ -41,6 +43,24 @@ def build_event(row: Any, data: bytes, content: Content = Content.MASKED) -> Eve
         if content is Content.FULL:  # nobody can tell which of the bytes are personal
             event.encoded_data = data
     return event
+
+
+async def open_data(database: Database, row: Any, data: bytes, content: Content) -> bytes:
+    """Return the data of a row of `events`, in clear for those who may see all of it.
+
+    Args:
+        database: has the keys.
+        row: of the event.
+        data: as it was recorded.
+        content: how much of the event is shown.
+    """
+    if content is not Content.FULL:
+        return data
+    event = RecordedEvent(
+        row["stream"], row["version"], row["type"], data, row["recorded_at"], row["position"], {}
+    )
+    (opened,) = await database.open([event])
+    return opened.data
 
 
 def _set_metadata(event: Event, metadata: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ from operations_server.records import event_statements as statements
 from operations_server.records.content import Content
 from operations_server.records.database import Database, Driver
 from operations_server.records.event_filter import EventFilter, parse_metadata
-from operations_server.records.event_messages import build_event
+from operations_server.records.event_messages import build_event, open_data
 from runtime.grpc.response_size import MAX_PAGE_BYTES, PageBudget
 
 CHUNK = 5_000
@@ -73,7 +73,7 @@ class EventReader:
             chunks = scan.read_stream(after, size) if filter_.stream else scan.read_all(after, size)
             async for chunk in chunks:
                 missing = size - len(events)
-                async for row, event in _build_events(driver, chunk.rows[:missing], content):
+                async for row, event in self._build_events(driver, chunk.rows[:missing], content):
                     if not budget.take(event.ByteSize()):
                         return EventPage(events, after, is_last=False)
                     events.append(event)
@@ -85,24 +85,24 @@ class EventReader:
                     return EventPage(events, after, is_last=chunk.is_last)
         return EventPage(events, after, is_last=True)
 
-
-async def _build_events(
-    driver: Driver, rows: Sequence[Any], content: Content
-) -> AsyncIterator[tuple[Any, Event]]:
-    """Yield the rows with their events; read the data of as many at once as a response may have."""
-    at = 0
-    while at < len(rows):
-        count, size = 0, 0
-        while at + count < len(rows) and size < READ_BYTES:
-            size += rows[at + count]["bytes"]
-            count += 1
-        read = rows[at : at + count]
-        found = dict(await driver.fetch(statements.READ_DATA, [row["position"] for row in read]))
-        for number, row in enumerate(read):
-            yield row, build_event(row, found[row["position"]], content)
-            if number % EVENTS_AT_ONCE == 0:
-                await asyncio.sleep(0)
-        at += count
+    async def _build_events(
+        self, driver: Driver, rows: Sequence[Any], content: Content
+    ) -> AsyncIterator[tuple[Any, Event]]:
+        """Yield the rows with their events; read the data of as many at once as a response may have."""
+        at = 0
+        while at < len(rows):
+            count, size = 0, 0
+            while at + count < len(rows) and size < READ_BYTES:
+                size += rows[at + count]["bytes"]
+                count += 1
+            read = rows[at : at + count]
+            found = dict(await driver.fetch(statements.READ_DATA, [row["position"] for row in read]))
+            for number, row in enumerate(read):
+                data = found[row["position"]]
+                yield row, build_event(row, await open_data(self._database, row, data, content), content)
+                if number % EVENTS_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+            at += count
 
 
 @dataclass(frozen=True, slots=True)

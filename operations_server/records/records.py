@@ -11,6 +11,7 @@ from operations_server.records.index_builder import IndexBuilder, Segments
 from operations_server.records.request_reader import RequestReader
 from operations_server.records.settled import Settled
 from operations_server.records.state_folder import StateFolder
+from runtime.subject_keys import SubjectKeys
 
 
 class Records:
@@ -21,6 +22,7 @@ class Records:
         manifests: the contexts whose events are decoded and folded.
         stopping: set when the process stops.
         segments: of further indexes that are kept behind the write.
+        keys: open events; None to leave what is sealed as it is.
     """
 
     def __init__(
@@ -29,8 +31,9 @@ class Records:
         manifests: Sequence[Manifest],
         stopping: asyncio.Event,
         segments: Sequence[Segments] = (),
+        keys: SubjectKeys | None = None,
     ) -> None:
-        self.database = Database(database_url)
+        self.database = Database(database_url, keys=keys)
         self._builder_database = Database(database_url, statement_timeout=5.0, pool_size=1)
         self.settled = Settled(self.database)
         self.events = EventReader(self.database)

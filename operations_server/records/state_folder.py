@@ -197,7 +197,7 @@ class StateFolder:
             for at in range(0, len(rows), SLICE):
                 if monotonic() > deadline:
                     raise OutOfTime(f"the time has passed at version {after + at} of {until}")
-                yield [_build_event(stream, row) for row in rows[at : at + SLICE]]
+                yield await self._database.open([_build_event(stream, row) for row in rows[at : at + SLICE]])
                 await asyncio.sleep(0)
             after = rows[-1]["version"]
 

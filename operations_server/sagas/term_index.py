@@ -10,7 +10,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
 from contracts.envelope import RecordedEvent
+from contracts.personal_data import remove_sealed
 from operations_server.records.database import Driver
 from operations_server.records.settled import FIND_NEWEST, await_event_writers
 from operations_server.records.terms import hash_term
@@ -62,7 +65,11 @@ class TermSegments:
 
 
 def to_event(row: Any) -> RecordedEvent:
-    """Return the event of a row, without its time and its metadata."""
-    return RecordedEvent(
+    """Return the event of a row, without its time, its metadata and what is sealed, which holds no terms."""
+    event = RecordedEvent(
         row["stream"], row["version"], row["type"], row["data"], NO_TIME, row["position"], {}
     )
+    try:
+        return msgspec.structs.replace(event, data=remove_sealed(event))
+    except Exception:  # it does not parse, so it has no terms
+        return event

@@ -28,6 +28,7 @@ from runtime.grpc.health import NotReady
 from runtime.jetstream.event_decoder import FeedVerifier
 from runtime.jetstream.nats_client import NatsClient, Receive
 from runtime.jetstream.nats_url import parse_nats_url
+from runtime.jetstream.relayed_keys import RelayedKeys
 from runtime.process import logs
 from runtime.process.start_error import InvalidSetting
 from runtime.telemetry.metrics import CONNECTIONS_LOST
@@ -54,6 +55,8 @@ class Connection:
         self.get_ring = get_ring
         self.feed = FeedVerifier(self.js, get_ring)
         """Verifies the messages of the stream."""
+        self.subject_keys = RelayedKeys(lambda: self.client, get_ring, self.feed.verify_reply)
+        """Open the events in them."""
         self.sessions = 0
         """Number of connections so far, including the current one."""
         self.clients = 0

@@ -17,9 +17,11 @@ import msgspec
 from contracts import streams
 from contracts.envelope import RecordedEvent
 from contracts.key_ring import Key
+from contracts.personal_data import Keys
 from runtime.jetstream.event_decoder import decode_event, report_foreign
 from runtime.jetstream.reader import ReaderLost
 from runtime.jetstream.stream import Message
+from runtime.subject_keys import open_event
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +60,20 @@ class EventMessage(msgspec.Struct):
     _message: Message | None
     _key: Key | None
     _epoch: str
+    _subject_keys: Keys
     _event: RecordedEvent | None = None
 
     @property
     def event(self) -> RecordedEvent | None:
-        """The event; None if the relay has not published the message, which is reported once."""
+        """The event in clear; None if the relay has not published the message, which is reported once."""
         if self._message is not None:
-            self._event = decode_event(self._message, self._key, self._epoch)
-            if self._event is None:
+            event = decode_event(self._message, self._key, self._epoch)
+            if event is None:
                 report_foreign(self._message)
+            else:
+                self._event = open_event(event, event.stream, self._subject_keys)
             self._message = self._key = None
+            self._subject_keys = {}
         return self._event
 
 
@@ -99,7 +105,7 @@ class EventLog:
         return self.first + len(self.messages)
 
     def append(
-        self, lane: int, messages: Sequence[Message], keys: Sequence[Key | None]
+        self, lane: int, messages: Sequence[Message], keys: Sequence[Key | None], subject_keys: Keys
     ) -> set[tuple[str, int]]:
         """Append messages of a lane; return their stream types and partitions.
 
@@ -107,6 +113,7 @@ class EventLog:
             lane: its number.
             messages: in the order of their sequences.
             keys: those that the messages name (`FeedVerifier.find_keys`).
+            subject_keys: open the events (`RelayedKeys.find`).
 
         Raises:
             LateMessage: the first one is not behind the lane's end; none was appended.
@@ -134,6 +141,7 @@ class EventLog:
                     _message=message,
                     _key=key,
                     _epoch=self._epoch,
+                    _subject_keys=subject_keys,
                 )
             )
         if messages:

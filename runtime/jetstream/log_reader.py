@@ -21,6 +21,7 @@ from runtime.jetstream.end_checks import EndChecks
 from runtime.jetstream.event_decoder import KeysMissing
 from runtime.jetstream.event_log import EventLog, LateMessage, Limits
 from runtime.jetstream.reader import ReaderLost, StreamReader
+from runtime.jetstream.relayed_keys import EventData
 from runtime.process import logs
 from runtime.process.lifecycle import cancel_and_wait
 
@@ -188,7 +189,8 @@ class LogReader:
             messages = await reader.take(limit)
             total += len(messages)
             keys = await self._connection.feed.find_keys(messages, self.epoch)
-            self._wake(self.log.append(lane, messages, keys))
+            subject_keys = await self._connection.subject_keys.find([EventData.of(each) for each in messages])
+            self._wake(self.log.append(lane, messages, keys, subject_keys))
         if total:
             self._trim()
         return total

@@ -60,14 +60,18 @@ class SubjectReader:
         return messages
 
     async def read_events(self, limit: int = BATCH_SIZE) -> list[RecordedEvent] | None:
-        """Return the events of the next messages, without foreign ones; None if `read_batch` returns none.
+        """Return the events of the next messages, in clear and without foreign ones.
+
+        None if `read_batch` returns none.
 
         Raises:
             nats.errors.Error, TimeoutError: as `read_batch`, or a key is missing, or the stream was replaced.
         """
         await self._connection.feed.learn_epoch()
         messages = await self.read_batch(limit)
-        return await self._connection.feed.decode(messages) if messages else None
+        if not messages:
+            return None
+        return list(await self._connection.subject_keys.open(await self._connection.feed.decode(messages)))
 
     async def seek(self, version: int) -> None:
         """Continue at a message before which no version is this or a later one.

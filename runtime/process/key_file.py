@@ -18,6 +18,18 @@ CHECK_INTERVAL = 1.0
 log = logs.get_logger(__name__)
 
 
+def read_ring(path: str) -> KeyRing:
+    """Return the key ring of a file, for a command that needs it once.
+
+    Raises:
+        InvalidSetting: the file cannot be read, or is no key ring.
+    """
+    try:
+        return KeyRing.parse(read_regular_file(Path(path)))
+    except UNUSABLE as error:
+        raise InvalidSetting(f"DIPTYCH_KEYS={path}: cannot use the key ring: {error}") from error
+
+
 class KeyFile:
     """The current key ring. A file that cannot be used leaves the previous keys in use.
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
+from diptych.ordering.v1.events_pb2 import OrderCancelled
 from msgspec.structs import replace
 
 from command_server.kernel.decider import RejectionKind
@@ -27,6 +28,10 @@ from command_server.kernel.ports import (
     Transaction,
 )
 from command_server.postgres.event_store import PostgresEventStore
+from contracts.personal_data import seal
+from contracts.subject_keys import RingWrapper, create_keys
+from runtime.subject_keys import SubjectKeys
+from tests.support.harness.keys import get_ring
 from tests.support.harness.memory_event_store import MemoryEventStore
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
@@ -39,7 +44,7 @@ def memory_store() -> EventStore:
 
 @pytest.fixture
 async def postgres_store(database_url: str) -> AsyncIterator[EventStore]:
-    store = PostgresEventStore(database_url)
+    store = PostgresEventStore(database_url, SubjectKeys(RingWrapper(get_ring)))
     yield store
     await store.close()
 
@@ -260,3 +265,37 @@ async def test_a_snapshot_of_other_code_is_kept_before_it_is_replaced(store: Eve
     later = StreamRow("a.b.1", "a.b", 2, NOW, '{"n": 2}', "other", is_new=False)
     await write(store, Changes([later], [event(2)], kept_snapshots=["a.b.1"]))
     assert await store.read_snapshot("a.b.1", "print") == StoredSnapshot(1, "{}")
+
+
+async def test_each_person_has_one_key_which_is_stored_with_the_commit(store: EventStore) -> None:
+    wrapper = RingWrapper(get_ring)
+    first, second = await create_keys(wrapper, ["ada", "bob"]), await create_keys(wrapper, ["ada", "bob"])
+    async with store.begin() as transaction:
+        await lock(transaction)
+        assert await transaction.obtain_keys(first) == first
+    async with store.begin() as transaction:
+        await lock(transaction, "a.b.1")
+        assert await transaction.obtain_keys({"ada": first["ada"]}) == {"ada": first["ada"]}
+        await transaction.commit(Changes(streams=[stream(1)], events=[event(1)]))
+    async with store.begin() as transaction:
+        await lock(transaction)
+        assert await transaction.obtain_keys(second) == {"ada": first["ada"], "bob": second["bob"]}
+
+
+async def test_sealed_events_are_read_in_clear(store: EventStore) -> None:
+    keys = await create_keys(RingWrapper(get_ring), ["ada"])
+    key = (await RingWrapper(get_ring).unwrap(keys.values()))[keys["ada"].id]
+    cancelled = OrderCancelled(order_id="1", customer_id="ada", reason="late")
+    sealed = OrderCancelled.FromString(cancelled.SerializeToString())
+    seal(sealed, "a.b.1", lambda _: key)
+    name, data = sealed.DESCRIPTOR.full_name, sealed.SerializeToString()
+    async with store.begin() as transaction:
+        await lock(transaction, "a.b.1")
+        await transaction.obtain_keys(keys)
+        row = EventRow("a.b.1", 1, name, data, '{"actor": "alice"}', NOW)
+        await transaction.commit(Changes(streams=[stream(1)], events=[row]))
+    expected = [StoredEvent(name, cancelled.SerializeToString())]
+    assert list(await store.read_chunk("a.b.1", 0, 9)) == expected
+    async with store.begin() as transaction:
+        await lock(transaction, "a.b.1")
+        assert await transaction.read_events({"a.b.1": 0}) == {"a.b.1": expected}

@@ -41,6 +41,7 @@ from tests.support.harness.callers import bearer
 from tests.support.harness.command_line import diptych
 from tests.support.harness.contexts import CONTEXTS
 from tests.support.harness.invariants import verify_stack
+from tests.support.harness.keys import get_ring
 from tests.support.harness.planted_changes import Change, list_differences, plant, rehearse_copy
 from tests.support.harness.process_managers import Call, FaultyClient, run_managers, wait_for_status
 from tests.support.harness.trade import PRICE, SCOPES, Trade
@@ -325,7 +326,7 @@ async def test_a_rehearsal_of_the_running_code_finds_no_difference(stack: Stack)
 
 
 async def test_views_that_move_during_a_rehearsal_are_compared_again(stack: Stack, trade: Trade) -> None:
-    code, record = load_code(stack.settings), Record(stack.settings.database_url)
+    code, record = load_code(stack.settings), Record(stack.settings.database_url, get_ring)
     account_id = await trade.open_account(PRICE)
     await trade.wait_for_account(account_id, (PRICE, 0))
     await record.begin()

@@ -12,7 +12,10 @@ import grpc
 import pytest
 from diptych.ordering.v1.types_pb2 import Order
 
+from contracts import streams
 from devstack.stack import Stack
+from runtime import jetstream
+from runtime.jetstream import SubjectReader
 from tests.support.builders.request_ids import request_id_of
 from tests.support.harness.shop import Shop, order_of
 
@@ -43,6 +46,24 @@ async def test_an_order_is_read_back_at_once_at_any_server(shop: Shop) -> None:
         (group,) = order.shipping_groups
         assert (group.lines, group.shipping_address) == (request.lines, request.shipping_address)
         assert (order.total.units, order.total.nanos) == (29, 970_000_000)
+
+
+async def test_personal_data_is_readable_in_views_alone(shop: Shop) -> None:
+    request = order_of("ada")
+    request.shipping_address.recipient = "Ada Augusta King"
+    receipt = await shop.place(request)
+    order = await shop.get(receipt.aggregate_id, receipt.consistency_token)
+    assert order.shipping_groups[0].shipping_address.recipient == "Ada Augusta King"
+    (event,) = await rows(
+        shop, "SELECT data FROM events WHERE stream = $1", f"ordering.order.{order.order_id}"
+    )
+    (key,) = await rows(shop, "SELECT id FROM subject_keys WHERE subject = 'ada'")
+    assert b"Ada Augusta" not in event["data"]
+    assert key["id"] in event["data"]
+    async with await jetstream.connect(shop.stack.settings.nats_url, "test") as nats:
+        subject = streams.subject(f"ordering.order.{order.order_id}")
+        (message,) = await SubjectReader(nats, subject).read_batch()
+    assert message.data == event["data"]
 
 
 async def test_a_command_repeated_at_the_other_server_has_one_effect_and_one_answer(shop: Shop) -> None:

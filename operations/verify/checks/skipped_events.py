@@ -31,7 +31,7 @@ def select_events(stream: StoredStream, types: EventTypes, skipped: frozenset[in
         if recorded.version != version:
             break
         if version not in skipped:
-            parsed = parse_event(recorded, types)
+            parsed = parse_event(recorded, types, stream.keys)
             if isinstance(parsed, Problem):
                 break
             events.append(parsed)

@@ -2,7 +2,7 @@
 
 import json
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice, pairwise
@@ -13,10 +13,12 @@ from google.protobuf.message import DecodeError
 from contracts import streams
 from contracts.envelope import RecordedEvent
 from contracts.event_types import EventTypes, UnknownEvent
+from contracts.personal_data import Keys, Sealed
 from contracts.personal_fields import list_personal_names, mask_state
 from operations.verify.model import Aggregate, Event, Problem
 from operations.verify.sources import StoredStream, StreamRow
 from operations.verify.spool import ParsedEvents, SpooledEvents
+from runtime.subject_keys import open_event
 
 FOLD_ERRORS = (LookupError, ValueError, TypeError, AttributeError)
 """Errors that a fold raises for events that contradict each other."""
@@ -111,30 +113,33 @@ def parse_events(stream: StoredStream, types: EventTypes) -> tuple[Sequence[Even
     """Return a stream's events up to the first that cannot be parsed, and the problem with that one."""
     if isinstance(stream.events, SpooledEvents):
         count, problems = 0, list[Problem]()
-        for parsed in _parse_each(stream.events, types):
+        for parsed in _parse_each(stream, types):
             if isinstance(parsed, Problem):
                 problems.append(parsed)
             else:
                 count += 1
-        return ParsedEvents(stream.events[:count], types), problems
-    results = list(_parse_each(stream.events, types))
+        return ParsedEvents(stream.events[:count], types, stream.keys), problems
+    results = list(_parse_each(stream, types))
     events = [result for result in results if isinstance(result, Event)]
     return events, [result for result in results if isinstance(result, Problem)]
 
 
-def _parse_each(events: Iterable[RecordedEvent], types: EventTypes) -> Iterator[Event | Problem]:
+def _parse_each(stream: StoredStream, types: EventTypes) -> Iterator[Event | Problem]:
     """Yield events; at the first that cannot be parsed, yield the problem with it and end."""
-    for event in events:
-        yield (parsed := parse_event(event, types))
+    for event in stream.events:
+        yield (parsed := parse_event(event, types, stream.keys))
         if isinstance(parsed, Problem):
             return
 
 
-def parse_event(event: RecordedEvent, types: EventTypes) -> Event | Problem:
-    """Return an event, or the problem with it."""
+def parse_event(event: RecordedEvent, types: EventTypes, keys: Keys) -> Event | Problem:
+    """Return an event in clear, or the problem with it."""
     subject = f"event {event.id}"
+    event = open_event(event, event.stream, keys)
     try:
         return Event(event, types.decode(event))
+    except Sealed:
+        return Problem("events", subject, "its personal data cannot be opened: no row has its key")
     except UnknownEvent:
         return Problem("events", subject, f"unknown type {event.type}")
     except DecodeError:

@@ -2,9 +2,10 @@
 
 from array import array
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -12,9 +13,14 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from contracts.envelope import RecordedEvent, parse_metadata
+from contracts.personal_data import Keys
+from contracts.sealed_states import list_state_keys, open_state
+from contracts.signed_tokens import GetKeyRing
+from contracts.subject_keys import RingWrapper, WrappedKey
 from operations.verify.sources import statements
 from operations.verify.spool import SPOOLED_ITEMS, SpooledEvents
 from runtime.postgres import create_engine
+from runtime.subject_keys import SubjectKeys, list_ids
 
 PAGE_SIZE = 500
 """Streams that are read, and held in memory with all their events, at once."""
@@ -88,12 +94,34 @@ class StoredStream:
     outbox: OutboxRows = field(default_factory=OutboxRows)
     """The outbox rows of its events."""
     kept_snapshots: list[KeptSnapshot] = field(default_factory=list)
+    keys: Keys = field(default_factory=dict)
+    """Open its events, which are here as they were recorded."""
+
+    def list_states(self) -> list[str | None]:
+        return [*([self.row.state] if self.row else []), *(kept.state for kept in self.kept_snapshots)]
+
+    def open(self, keys: Keys) -> None:
+        """Keep the keys, and open the states. One that cannot be opened is left out: nobody can use it."""
+        self.keys = keys
+        if self.row is not None:
+            self.row = replace(self.row, state=open_state(self.row.state, self.name, keys))
+        self.kept_snapshots = [
+            replace(kept, state=state)
+            for kept in self.kept_snapshots
+            if (state := open_state(kept.state, self.name, keys)) is not None
+        ]
 
 
 class PostgresReader:
-    """Read-only access to the event store and the process manager's tables; a standby suffices."""
+    """Read-only access to the event store and the process manager's tables; a standby suffices.
 
-    def __init__(self, database_url: str) -> None:
+    Args:
+        database_url: `postgresql://…`.
+        get_ring: returns the current keys, with which personal data is opened.
+    """
+
+    def __init__(self, database_url: str, get_ring: GetKeyRing) -> None:
+        self._keys = SubjectKeys(RingWrapper(get_ring))
         self._engine: AsyncEngine = create_engine(
             database_url,
             session=statements.SESSION,
@@ -139,10 +167,11 @@ class PostgresReader:
             for name, *columns in await connection.execute(text(statements.KEPT_SNAPSHOTS), {"names": names}):
                 if name in result:
                     result[name].kept_snapshots.append(KeptSnapshot(*columns))
-            in_memory = 0
+            in_memory, key_ids = 0, set[bytes]()
             async with connection.stream(text(statements.EVENTS), {"names": names}) as rows:
                 async for row in rows:
                     event = _to_event(row)
+                    key_ids |= list_ids([event])
                     owner = result.setdefault(event.stream, StoredStream(event.stream))
                     if isinstance(owner.events, list):
                         in_memory += len(event.data)
@@ -152,6 +181,11 @@ class PostgresReader:
                     owner.events.append(event)
             for stream in result.values():
                 await _read_outbox(connection, stream)
+            for stream in result.values():
+                key_ids.update(*map(list_state_keys, stream.list_states()))
+            keys = await self._keys.find(key_ids, partial(_fetch_keys, connection))
+        for stream in result.values():
+            stream.open(keys)
         return result
 
     async def read_events_at(self, positions: Sequence[int]) -> dict[int, RecordedEvent]:
@@ -196,6 +230,11 @@ class PostgresReader:
     async def _connect(self) -> AsyncIterator[AsyncConnection]:
         async with self._engine.connect() as connection:
             yield connection
+
+
+async def _fetch_keys(connection: AsyncConnection, ids: Collection[bytes]) -> list[WrappedKey]:
+    rows = await connection.execute(text(statements.SUBJECT_KEYS), {"ids": list(ids)})
+    return [WrappedKey(*row) for row in rows]
 
 
 async def _read_outbox(connection: AsyncConnection, stream: StoredStream) -> None:

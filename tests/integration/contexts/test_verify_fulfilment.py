@@ -18,6 +18,7 @@ from operations.verify.report import Report
 from operations.verify.sources import PostgresReader
 from tests.support.harness.caller import Caller
 from tests.support.harness.contexts import AGGREGATES, SAGA_SPECS
+from tests.support.harness.keys import get_ring
 from tests.support.harness.servers import TEMPLATE
 from tests.support.harness.trade import PRICE, SCOPES, Trade
 from tests.support.harness.verified_system import clear_servers
@@ -82,7 +83,7 @@ class Copy:
             await connection.close()
 
     async def find_problems(self) -> list[str]:
-        postgres, report = PostgresReader(self.url), Report(max_findings=20)
+        postgres, report = PostgresReader(self.url, get_ring), Report(max_findings=20)
         aggregates = {aggregate.stream_type: aggregate for aggregate in AGGREGATES}
         try:
             await sagas.check(postgres, SAGA_SPECS, aggregates, report, within=0.0)

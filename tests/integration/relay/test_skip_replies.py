@@ -9,7 +9,7 @@ import pytest
 
 from command_server.postgres.event_store import session_settings
 from command_server.postgres.schema import RELAY_ROLE
-from command_server.relay.skip_replies import SkipReplies
+from command_server.relay.skip_replies import create_skip_replies
 from contracts.skips import SKIPS_SUBJECT, SkippedEvent, SkipsReply, SkipsRequest, decode_reply, encode
 from runtime.jetstream import UNREACHABLE, Connection, connect
 from runtime.postgres import create_engine
@@ -36,7 +36,7 @@ async def connection(nats_url: str) -> AsyncIterator[Connection]:
 async def relay(database_url: str, nats_url: str) -> AsyncIterator[Connection]:
     engine = create_engine(database_url, session=session_settings(RELAY_ROLE))
     async with await connect(nats_url, "relay", get_ring) as connection:
-        replies = asyncio.create_task(SkipReplies(connection, engine).run())
+        replies = asyncio.create_task(create_skip_replies(connection, engine).run())
         yield connection
         replies.cancel()
         with suppress(asyncio.CancelledError):

@@ -47,7 +47,7 @@ diptych_operations | SELECT | audit_sealer audit_segments event_index event_inde
 diptych_operations | SELECT | process_reports reads relay_state requests retention saga_beginnings
 diptych_operations | SELECT | saga_callers saga_checkpoints saga_deadlines saga_leases saga_managers
 diptych_operations | SELECT | saga_operator_actions saga_parked_streams saga_steps saga_timers sagas
-diptych_operations | SELECT | snapshots streams
+diptych_operations | SELECT | snapshots streams subject_keys
 diptych_operations | UPDATE | operator_acts.duration_us operator_acts.outcome projection_switches.outcome
 diptych_operations | USAGE | refused_calls_number
 diptych_process_manager | SELECT INSERT UPDATE DELETE | process_reports saga_beginnings saga_callers
@@ -65,17 +65,17 @@ diptych_reader | SELECT | audit_removed_rows audit_sealer audit_segments event_i
 diptych_reader | SELECT | events operator_act_outcomes operator_acts outbox reads reads_number refused_calls
 diptych_reader | SELECT | relay_state requests retention saga_beginnings saga_callers saga_checkpoints
 diptych_reader | SELECT | saga_deadlines saga_operator_actions saga_parked_streams saga_steps saga_timers
-diptych_reader | SELECT | sagas skipped_events snapshots streams
+diptych_reader | SELECT | sagas skipped_events snapshots streams subject_keys
 diptych_relay | SELECT INSERT UPDATE DELETE | process_reports
 diptych_relay | SELECT UPDATE DELETE | outbox
-diptych_relay | SELECT | events skipped_events
+diptych_relay | SELECT | events skipped_events subject_keys
 diptych_relay | SELECT UPDATE | relay_state
 diptych_sealer | SELECT INSERT | audit_checkpoints audit_segments
 diptych_sealer | SELECT | audit audit_number events operator_act_outcomes operator_acts reads reads_number
 diptych_sealer | SELECT | refused_calls refused_calls_number relay_state
 diptych_sealer | SELECT UPDATE | audit_sealer
 diptych_service | SELECT INSERT UPDATE DELETE | process_reports snapshots
-diptych_service | SELECT INSERT | audit event_index events outbox refused_calls requests
+diptych_service | SELECT INSERT | audit event_index events outbox refused_calls requests subject_keys
 diptych_service | SELECT INSERT UPDATE | event_index_progress streams
 diptych_service | SELECT | relay_state retention
 diptych_service | USAGE | audit_number refused_calls_number

@@ -49,7 +49,9 @@ async def test_the_memory_does_not_grow_with_the_length_of_a_stream(
     await connection.close()
     await write_history(redis_url)
     async with await connect(nats_url, "test", get_ring) as nats:
-        sources = Sources(PostgresReader(database_url), StreamContents(nats), RedisReader(redis_url))
+        sources = Sources(
+            PostgresReader(database_url, get_ring), StreamContents(nats), RedisReader(redis_url)
+        )
         aggregates = {aggregate.stream_type: aggregate for aggregate in banking.AGGREGATES}
         counts = Counts()
         before = reset_peak()

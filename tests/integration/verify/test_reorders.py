@@ -16,6 +16,7 @@ from operations.verify.sources import PostgresReader
 from process_manager.postgres.store import SagaStore
 from process_manager.sagas.inventory_reorder import REORDERS
 from runtime.postgres import create_engine
+from tests.support.harness.keys import get_ring
 from tests.support.harness.saga_run import SagaRun, recorded_as
 
 PRICE = Money(currency_code="EUR", units=2)
@@ -41,7 +42,7 @@ FindProblems = Callable[[], Awaitable[list[str]]]
 @pytest.fixture
 async def find_problems(database_url: str) -> AsyncIterator[FindProblems]:
     """A database in which the saga has received the alert, and a request of it was accepted."""
-    store, postgres = SagaStore(database_url), PostgresReader(database_url)
+    store, postgres = SagaStore(database_url), PostgresReader(database_url, get_ring)
     run = SagaRun(store, REORDERS)
     await run.deliver(recorded_as("inventory.stock.tea@w-1", ALERT, 1))
     await run.query("UPDATE saga_steps SET outcome = 'OK'")

@@ -15,6 +15,7 @@ from process_manager.sagas.inventory import RESERVATIONS
 from runtime.process.settings import Settings
 from tests.integration.verify.test_saga_streams import Database
 from tests.support.builders.reservations import ended, made
+from tests.support.harness.keys import get_ring
 
 SOON = datetime.now(UTC).replace(microsecond=123_000) + timedelta(hours=1)
 
@@ -30,7 +31,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 
 async def find_problems(url: str) -> list[str]:
-    postgres, report = PostgresReader(url), Report(max_findings=20)
+    postgres, report = PostgresReader(url, get_ring), Report(max_findings=20)
     aggregates = {each.stream_type: each for each in AGGREGATES}
     try:
         await sagas.check(postgres, SAGAS, aggregates, report, within=0.0)

@@ -17,6 +17,7 @@ from operations.verify.sources import PostgresReader
 from process_manager.postgres.store import SagaStore
 from runtime.postgres import create_engine
 from tests.support.harness.account_watch import ACCOUNT_WATCH, BROKEN, BROKEN_KEY
+from tests.support.harness.keys import get_ring
 from tests.support.harness.saga_run import SagaRun, cashed, paid, written
 from tests.support.ledger.events import EVENTS
 
@@ -77,7 +78,7 @@ class Database:
         await self.run.deliver(*events)
 
     async def find_problems(self) -> list[str]:
-        postgres, report = PostgresReader(self._url), Report(max_findings=20)
+        postgres, report = PostgresReader(self._url, get_ring), Report(max_findings=20)
         try:
             await sagas.check(postgres, [SPEC], AGGREGATES, report, within=0.0)
         finally:
@@ -204,7 +205,7 @@ async def test_a_position_that_is_no_number(database: Database) -> None:
 async def test_instances_of_a_saga_that_no_context_has(database: Database, database_url: str) -> None:
     await database.run.query("UPDATE sagas SET saga = 'ledger.gone' WHERE id = 'b'")
     text_ = "1 instances not compared: no chosen context has this saga"
-    postgres = PostgresReader(database_url)
+    postgres = PostgresReader(database_url, get_ring)
     try:
         some, all_ = Report(), Report()
         await sagas.check(postgres, [SPEC], AGGREGATES, some, within=0.0)
@@ -219,7 +220,7 @@ async def test_a_check_that_fails_is_a_finding(database: Database, database_url:
     async def check(*_: object) -> None:
         raise LookupError("no such state")
 
-    postgres, report = PostgresReader(database_url), Report()
+    postgres, report = PostgresReader(database_url, get_ring), Report()
     try:
         await sagas.check(postgres, [replace(SPEC, check=check)], AGGREGATES, report, within=0.0)
     finally:

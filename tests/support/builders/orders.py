@@ -55,8 +55,8 @@ REJECTED = OrderRejected("o-1", "is odd", NOW)
 CONFIRMED = OrderConfirmed("o-1", NOW)
 SHIPPED = OrderShipped("o-1", "Swift", "S-17", NOW)
 DELIVERED = OrderDelivered("o-1", NOW)
-RETURNED = OrderReturned("o-1", "too small", NOW)
-CANCELLED = OrderCancelled("o-1", "changed my mind", NOW)
+RETURNED = OrderReturned("o-1", "too small", NOW, "c-1")
+CANCELLED = OrderCancelled("o-1", "changed my mind", NOW, "c-1")
 
 HISTORIES: dict[Status, tuple[messages.Event, ...]] = {
     Status.NONE: (),

@@ -19,10 +19,11 @@ from runtime.jetstream import OutgoingMessage
 
 SECRET = "dGhlIGtleSByaW5nIG9mIGFsbCB0ZXN0cyBpcyBubyBzZWNyZXQu"
 SEED = "c2VhbHMgb2YgYWxsIHRlc3RzIGFyZSBub3Qgc2VjcmU="
+ALGORITHMS = {b"seal": b"Ed25519", b"personal": b"AES-256-GCM"}
 FILE = b"""{"keys": [%s]}""" % b", ".join(
     b"""{"id": "%s", "purpose": "%s", "algorithm": "%s", "state": "active",
     "from": "2026-01-01T00:00:00Z", "secret": "%s"}"""
-    % (id_, purpose, b"Ed25519" if purpose == b"seal" else b"BLAKE2b-128", secret.encode())
+    % (id_, purpose, ALGORITHMS.get(purpose, b"BLAKE2b-128"), secret.encode())
     for id_, purpose, secret in (
         (b"c", b"consistency-tokens", SECRET),
         (b"p", b"page-tokens", SECRET),
@@ -33,6 +34,7 @@ FILE = b"""{"keys": [%s]}""" % b", ".join(
         (b"h", b"request", SECRET),
         (b"r", b"feed", SECRET),
         (b"s", b"seal", SEED),
+        (b"d", b"personal", SEED),
     )
 )
 RING = KeyRing.parse(FILE)

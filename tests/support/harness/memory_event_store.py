@@ -19,6 +19,11 @@ from command_server.kernel.ports import (
     StoredSnapshot,
     StoredStream,
 )
+from command_server.postgres.event_store import group_events
+from command_server.postgres.sealed_states import open_snapshot, open_streams, seal_snapshot
+from contracts.subject_keys import RingWrapper, WrappedKey
+from runtime.subject_keys import SubjectKeys
+from tests.support.harness.keys import get_ring
 
 T = TypeVar("T")
 
@@ -37,6 +42,9 @@ class MemoryEventStore:
         self.requests: dict[RequestKey, StoredRequest] = {}
         self.snapshots: dict[tuple[str, str], StoredSnapshot] = {}
         """By stream and fingerprint."""
+        self.subject_keys: dict[str, WrappedKey] = {}
+        """By subject."""
+        self.opened = SubjectKeys(RingWrapper(get_ring))
         self.incarnation = str(uuid4())
         self._lock = asyncio.Lock()
 
@@ -47,16 +55,33 @@ class MemoryEventStore:
 
     async def read_chunk(self, stream: str, after: int, limit: int) -> Sequence[StoredEvent]:
         await asyncio.sleep(0)
-        return list(_limit(self.list_events(stream, after)[:limit]))
+        events = list(_limit(self.list_events(stream, after)[:limit]))
+        return await self.open_events(events, [stream] * len(events))
 
     def list_events(self, stream: str, after: int) -> list[StoredEvent]:
         rows = [row for row in self.events if row.stream == stream and row.version > after]
         return [StoredEvent(row.type, row.data) for row in rows]
 
+    async def open_events(
+        self, events: Sequence[StoredEvent], streams: Sequence[str]
+    ) -> Sequence[StoredEvent]:
+        return await self.opened.open_each(events, streams, self.fetch_keys)
+
+    async def fetch_keys(self, ids: Collection[bytes]) -> list[WrappedKey]:
+        return [key for key in self.subject_keys.values() if key.id in ids]
+
     async def read_snapshot(self, stream: str, fingerprint: str) -> StoredSnapshot | None:
-        return self.snapshots.get((stream, fingerprint))
+        snapshot = self.snapshots.get((stream, fingerprint))
+        return await open_snapshot(self.opened, snapshot, stream, self.fetch_keys)
 
     async def keep_snapshot(self, stream: str, fingerprint: str, snapshot: StoredSnapshot) -> None:
+        async def fetch(subjects: Collection[str]) -> list[WrappedKey]:
+            return [self.subject_keys[each] for each in subjects if each in self.subject_keys]
+
+        state = await seal_snapshot(self.opened, snapshot, stream, fetch)
+        if state is None:
+            return
+        snapshot = StoredSnapshot(snapshot.version, state)
         kept = self.snapshots.get((stream, fingerprint))
         if kept is None or kept.version <= snapshot.version:
             self.keep(stream, fingerprint, snapshot)
@@ -74,9 +99,11 @@ class MemoryTransaction:
 
     def __init__(self, store: MemoryEventStore) -> None:
         self._store = store
+        self._new_keys: dict[str, WrappedKey] = {}
 
     async def read_streams(self, streams: Collection[str]) -> Mapping[str, StoredStream]:
-        return {name: self._store.streams[name] for name in streams if name in self._store.streams}
+        found = {name: self._store.streams[name] for name in streams if name in self._store.streams}
+        return await open_streams(self._store.opened, found, self._store.fetch_keys)
 
     async def lock_and_find(
         self, streams: Collection[str], keys: Collection[RequestKey], *, skip_locked: bool = False
@@ -86,11 +113,14 @@ class MemoryTransaction:
         return await MemoryTransaction.read_streams(self, streams), lookup
 
     async def read_events(self, after: Mapping[str, int]) -> Mapping[str, Sequence[StoredEvent]]:
-        events: dict[str, list[StoredEvent]] = {}
         rows = ((name, each) for name in sorted(after) for each in self._store.list_events(name, after[name]))
-        for name, stored in _limit(rows, lambda row: row[1]):
-            events.setdefault(name, []).append(stored)
-        return events
+        limited = [(name, each.type, each.data) for name, each in _limit(rows, lambda row: row[1])]
+        return await group_events(limited, self._store.open_events)
+
+    async def obtain_keys(self, new: Mapping[str, WrappedKey]) -> Mapping[str, WrappedKey]:
+        known = self._store.subject_keys
+        self._new_keys |= {subject: key for subject, key in new.items() if subject not in known}
+        return {subject: known.get(subject, key) for subject, key in new.items()}
 
     async def commit(self, changes: Changes) -> None:
         versions = {(row.stream, row.version) for row in self._store.events}
@@ -103,6 +133,7 @@ class MemoryTransaction:
         self._apply(changes)
 
     def _apply(self, changes: Changes) -> None:
+        self._store.subject_keys |= self._new_keys
         for name in changes.kept_snapshots:
             replaced = self._store.streams[name]
             assert replaced.state is not None

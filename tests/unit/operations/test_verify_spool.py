@@ -76,7 +76,7 @@ def test_spooled_events_are_the_same_sequence() -> None:
 def test_folds_of_spooled_events_are_the_same() -> None:
     records = list_account_events(200)
     in_memory = [Event(record, EVENTS.decode(record)) for record in records]
-    spooled = ParsedEvents(SpooledEvents(records), EVENTS)
+    spooled = ParsedEvents(SpooledEvents(records), EVENTS, {})
     assert list(spooled) == in_memory
     assert banking.fold_account_snapshot(spooled) == banking.fold_account_snapshot(in_memory)
     assert banking.fold_ledger(spooled[:77]) == banking.fold_ledger(in_memory[:77])

@@ -15,7 +15,7 @@ def messages(sequences: Iterable[int], size: int = 1) -> list[Message]:
 
 
 def append(log: EventLog, lane: int, arrived: Sequence[Message]) -> set[tuple[str, int]]:
-    return log.append(lane, arrived, [None] * len(arrived))
+    return log.append(lane, arrived, [None] * len(arrived), {})
 
 
 def test_a_log_covers_the_positions_whose_next_message_it_has_or_awaits() -> None:

@@ -337,7 +337,9 @@ def evolve(customer: Customer, event: Event) -> Customer:
             return replace(customer, status=Status.CLOSED, pending_email=None)
 
 
-CUSTOMER = Aggregate("customers.customer", Customer(), evolve, members(Event))
+CUSTOMER = Aggregate(
+    "customers.customer", Customer(), evolve, members(Event), subjects=lambda _, customer_id: (customer_id,)
+)
 DECIDER = one_stream(CUSTOMER, Command, key="customer_id", decide=decide)
 EMAIL_DECIDER = Decider(
     members(EmailCommand),

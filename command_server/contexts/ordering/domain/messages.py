@@ -323,6 +323,7 @@ class OrderReturned:
     order_id: str
     reason: str
     returned_at: datetime
+    customer_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,6 +333,7 @@ class OrderCancelled:
     order_id: str
     reason: str
     cancelled_at: datetime
+    customer_id: str
 
 
 Event = (

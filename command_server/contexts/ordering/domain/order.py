@@ -108,9 +108,9 @@ def decide(command: Command, order: Order, now: datetime) -> Sequence[Event]:
         case DeliverOrder(), Status.SHIPPED:
             return [OrderDelivered(command.order_id, delivered_at=now)]
         case ReturnOrder(), Status.DELIVERED:
-            return [OrderReturned(command.order_id, command.reason, returned_at=now)]
+            return [OrderReturned(command.order_id, command.reason, now, order.customer_id)]
         case CancelOrder(), Status.PLACED | Status.HELD | Status.CONFIRMED:
-            return [OrderCancelled(command.order_id, command.reason, cancelled_at=now)]
+            return [OrderCancelled(command.order_id, command.reason, now, order.customer_id)]
         case _, status if status is TARGET_STATUS.get(type(command)):
             return []
     raise Rejected(find_reason(command, order.status), order_id=command.order_id)
@@ -249,5 +249,7 @@ def edited(order: Order, contents: Contents) -> Order:
     return replace(order, contents=contents, approved=False)
 
 
-ORDER = Aggregate("ordering.order", Order(), evolve, members(Event))
+ORDER = Aggregate(
+    "ordering.order", Order(), evolve, members(Event), subjects=lambda order, _: (order.customer_id,)
+)
 DECIDER = one_stream(ORDER, Command, key="order_id", decide=decide)

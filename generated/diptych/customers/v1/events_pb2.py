@@ -27,7 +27,7 @@ from diptych.privacy.v1 import privacy_pb2 as diptych_dot_privacy_dot_v1_dot_pri
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!diptych/customers/v1/events.proto\x12\x14\x64iptych.customers.v1\x1a diptych/customers/v1/types.proto\x1a diptych/privacy/v1/privacy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc6\x01\n\x0cPersonalData\x12\x1d\n\nsubject_id\x18\x01 \x01(\tR\tsubjectId\x12\x18\n\x04name\x18\x02 \x01(\tB\x04\xa8\xe8\x18\x01R\x04name\x12\x1a\n\x05\x65mail\x18\x03 \x01(\tB\x04\xa8\xe8\x18\x01R\x05\x65mail\x12\x43\n\x07\x61\x64\x64ress\x18\x04 \x01(\x0b\x32#.diptych.customers.v1.PostalAddressB\x04\xa8\xe8\x18\x01R\x07\x61\x64\x64ress\x12\x1c\n\x06sealed\x18\x05 \x01(\x0c\x42\x04\xa8\xe8\x18\x01R\x06sealed\"\xd1\x01\n\x12\x43ustomerRegistered\x12\x1f\n\x0b\x63ustomer_id\x18\x01 \x01(\tR\ncustomerId\x12>\n\x08personal\x18\x02 \x01(\x0b\x32\".diptych.customers.v1.PersonalDataR\x08personal\x12\x19\n\x08\x63laim_id\x18\x03 \x01(\tR\x07\x63laimId\x12?\n\rregistered_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0cregisteredAt\"\xa9\x01\n\x0bNameChanged\x12\x1f\n\x0b\x63ustomer_id\x18\x01 \x01(\tR\ncustomerId\x12>\n\x08personal\x18\x02 \x01(\x0b\x32\".diptych.customers.v1.PersonalDataR\x08personal\x12\x39\n\nchanged_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tchangedAt\"\xf1\x01\n\x14\x45mailChangeRequested\x12\x1f\n\x0b\x63ustomer_id\x18\x01 \x01(\tR\ncustomerId\x12>\n\x08personal\x18\x02 \x01(\x0b\x32\".diptych.customers.v1.PersonalDataR\x08personal\x12\x39\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\texpiresAt\x12=\n\x0crequested_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0brequestedAt\"\xc5\x01\n\x0c\x45mailChanged\x12\x1f\n\x0b\x63ustomer_id\x18\x01 \x01(\tR\ncustomerId\x12>\n\x08personal\x18\x02 \x01(\x0b\x32\".diptych.customers.v1.PersonalDataR\x08personal\x12\x19\n\x08\x63laim_id\x18\x03 \x01(\tR\x07\x63laimId\x12\x39\n\nchanged_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tchangedAt\"\xc5\x01\n\x0c\x41\x64\x64ressAdded\x12\x1f\n\x0b\x63ustomer_id\x18\x01 \x01(\tR\ncustomerId\x12\x1d\n\naddress_id\x18\x02 \x01(\tR\taddressId\x12>\n\x08personal\x18\x03 \x01(\x0b\x32\".diptych.customers.v1.PersonalDataR\x08personal\x12\x35\n\x08\x61\x64\x64\x65\x64_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x61\x64\x64\x65\x64\x41t\"\x8b\x01\n\x0e\x41\x64\x64ressRemoved\x12\x1f\n\x0b\x63ustomer_id\x18\x01 \x01(\tR\ncustomerId\x12\x1d\n\naddress_id\x18\x02 \x01(\tR\taddressId\x12\x39\n\nremoved_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tremovedAt\"j\n\x0e\x43ustomerClosed\x12\x1f\n\x0b\x63ustomer_id\x18\x01 \x01(\tR\ncustomerId\x12\x37\n\tclosed_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08\x63losedAt\"\x85\x01\n\x0c\x45mailClaimed\x12\x19\n\x08\x63laim_id\x18\x01 \x01(\tR\x07\x63laimId\x12\x1f\n\x0b\x63ustomer_id\x18\x02 \x01(\tR\ncustomerId\x12\x39\n\nclaimed_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tclaimedAt\"\x7f\n\nEmailFreed\x12\x19\n\x08\x63laim_id\x18\x01 \x01(\tR\x07\x63laimId\x12\x1f\n\x0b\x63ustomer_id\x18\x02 \x01(\tR\ncustomerId\x12\x35\n\x08\x66reed_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x66reedAtBI\n\x14\x64iptych.customers.v1P\x01Z/diptych.internal/stubs/customers/v1;customersv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!diptych/customers/v1/events.proto\x12\x14\x64iptych.customers.v1\x1a diptych/customers/v1/types.proto\x1a diptych/privacy/v1/privacy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd6\x01\n\x0cPersonalData\x12\x1d\n\nsubject_id\x18\x01 \x01(\tR\tsubjectId\x12\x18\n\x04name\x18\x02 \x01(\tB\x04\xa8\xe8\x18\x01R\x04name\x12\x1a\n\x05\x65mail\x18\x03 \x01(\tB\x04\xa8\xe8\x18\x01R\x05\x65mail\x12\x43\n\x07\x61\x64\x64ress\x18\x04 \x01(\x0b\x32#.diptych.customers.v1.PostalAddressB\x04\xa8\xe8\x18\x01R\x07\x61\x64\x64ress\x12\x1c\n\x06sealed\x18\x05 \x01(\x0c\x42\x04\xa8\xe8\x18\x01R\x06sealed:\x0e\xb2\xe8\x18\nsubject_id\"\xd1\x01\n\x12\x43ustomerRegistered\x12\x1f\n\x0b\x63ustomer_id\x18\x01 \x01(\tR\ncustomerId\x12>\n\x08personal\x18\x02 \x01(\x0b\x32\".diptych.customers.v1.PersonalDataR\x08personal\x12\x19\n\x08\x63laim_id\x18\x03 \x01(\tR\x07\x63laimId\x12?\n\rregistered_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0cregisteredAt\"\xa9\x01\n\x0bNameChanged\x12\x1f\n\x0b\x63ustomer_id\x18\x01 \x01(\tR\ncustomerId\x12>\n\x08personal\x18\x02 \x01(\x0b\x32\".diptych.customers.v1.PersonalDataR\x08personal\x12\x39\n\nchanged_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tchangedAt\"\xf1\x01\n\x14\x45mailChangeRequested\x12\x1f\n\x0b\x63ustomer_id\x18\x01 \x01(\tR\ncustomerId\x12>\n\x08personal\x18\x02 \x01(\x0b\x32\".diptych.customers.v1.PersonalDataR\x08personal\x12\x39\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\texpiresAt\x12=\n\x0crequested_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0brequestedAt\"\xc5\x01\n\x0c\x45mailChanged\x12\x1f\n\x0b\x63ustomer_id\x18\x01 \x01(\tR\ncustomerId\x12>\n\x08personal\x18\x02 \x01(\x0b\x32\".diptych.customers.v1.PersonalDataR\x08personal\x12\x19\n\x08\x63laim_id\x18\x03 \x01(\tR\x07\x63laimId\x12\x39\n\nchanged_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tchangedAt\"\xc5\x01\n\x0c\x41\x64\x64ressAdded\x12\x1f\n\x0b\x63ustomer_id\x18\x01 \x01(\tR\ncustomerId\x12\x1d\n\naddress_id\x18\x02 \x01(\tR\taddressId\x12>\n\x08personal\x18\x03 \x01(\x0b\x32\".diptych.customers.v1.PersonalDataR\x08personal\x12\x35\n\x08\x61\x64\x64\x65\x64_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x61\x64\x64\x65\x64\x41t\"\x8b\x01\n\x0e\x41\x64\x64ressRemoved\x12\x1f\n\x0b\x63ustomer_id\x18\x01 \x01(\tR\ncustomerId\x12\x1d\n\naddress_id\x18\x02 \x01(\tR\taddressId\x12\x39\n\nremoved_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tremovedAt\"j\n\x0e\x43ustomerClosed\x12\x1f\n\x0b\x63ustomer_id\x18\x01 \x01(\tR\ncustomerId\x12\x37\n\tclosed_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08\x63losedAt\"\x85\x01\n\x0c\x45mailClaimed\x12\x19\n\x08\x63laim_id\x18\x01 \x01(\tR\x07\x63laimId\x12\x1f\n\x0b\x63ustomer_id\x18\x02 \x01(\tR\ncustomerId\x12\x39\n\nclaimed_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tclaimedAt\"\x7f\n\nEmailFreed\x12\x19\n\x08\x63laim_id\x18\x01 \x01(\tR\x07\x63laimId\x12\x1f\n\x0b\x63ustomer_id\x18\x02 \x01(\tR\ncustomerId\x12\x35\n\x08\x66reed_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x66reedAtBI\n\x14\x64iptych.customers.v1P\x01Z/diptych.internal/stubs/customers/v1;customersv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,24 +43,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PERSONALDATA'].fields_by_name['address']._serialized_options = b'\250\350\030\001'
   _globals['_PERSONALDATA'].fields_by_name['sealed']._loaded_options = None
   _globals['_PERSONALDATA'].fields_by_name['sealed']._serialized_options = b'\250\350\030\001'
+  _globals['_PERSONALDATA']._loaded_options = None
+  _globals['_PERSONALDATA']._serialized_options = b'\262\350\030\nsubject_id'
   _globals['_PERSONALDATA']._serialized_start=161
-  _globals['_PERSONALDATA']._serialized_end=359
-  _globals['_CUSTOMERREGISTERED']._serialized_start=362
-  _globals['_CUSTOMERREGISTERED']._serialized_end=571
-  _globals['_NAMECHANGED']._serialized_start=574
-  _globals['_NAMECHANGED']._serialized_end=743
-  _globals['_EMAILCHANGEREQUESTED']._serialized_start=746
-  _globals['_EMAILCHANGEREQUESTED']._serialized_end=987
-  _globals['_EMAILCHANGED']._serialized_start=990
-  _globals['_EMAILCHANGED']._serialized_end=1187
-  _globals['_ADDRESSADDED']._serialized_start=1190
-  _globals['_ADDRESSADDED']._serialized_end=1387
-  _globals['_ADDRESSREMOVED']._serialized_start=1390
-  _globals['_ADDRESSREMOVED']._serialized_end=1529
-  _globals['_CUSTOMERCLOSED']._serialized_start=1531
-  _globals['_CUSTOMERCLOSED']._serialized_end=1637
-  _globals['_EMAILCLAIMED']._serialized_start=1640
-  _globals['_EMAILCLAIMED']._serialized_end=1773
-  _globals['_EMAILFREED']._serialized_start=1775
-  _globals['_EMAILFREED']._serialized_end=1902
+  _globals['_PERSONALDATA']._serialized_end=375
+  _globals['_CUSTOMERREGISTERED']._serialized_start=378
+  _globals['_CUSTOMERREGISTERED']._serialized_end=587
+  _globals['_NAMECHANGED']._serialized_start=590
+  _globals['_NAMECHANGED']._serialized_end=759
+  _globals['_EMAILCHANGEREQUESTED']._serialized_start=762
+  _globals['_EMAILCHANGEREQUESTED']._serialized_end=1003
+  _globals['_EMAILCHANGED']._serialized_start=1006
+  _globals['_EMAILCHANGED']._serialized_end=1203
+  _globals['_ADDRESSADDED']._serialized_start=1206
+  _globals['_ADDRESSADDED']._serialized_end=1403
+  _globals['_ADDRESSREMOVED']._serialized_start=1406
+  _globals['_ADDRESSREMOVED']._serialized_end=1545
+  _globals['_CUSTOMERCLOSED']._serialized_start=1547
+  _globals['_CUSTOMERCLOSED']._serialized_end=1653
+  _globals['_EMAILCLAIMED']._serialized_start=1656
+  _globals['_EMAILCLAIMED']._serialized_end=1789
+  _globals['_EMAILFREED']._serialized_start=1791
+  _globals['_EMAILFREED']._serialized_end=1918
 # @@protoc_insertion_point(module_scope)

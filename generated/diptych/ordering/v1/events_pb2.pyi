@@ -150,10 +150,16 @@ class OrderCancelled(_message.Message):
     ORDER_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     CANCELLED_AT_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    SEALED_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order's id."""
     reason: _builtins.str
     """The caller's reason."""
+    customer_id: _builtins.str
+    """The customer who placed the order; empty in events of earlier releases."""
+    sealed: _builtins.bytes
+    """The reason, encrypted with the customer's key; empty if it is in clear."""
     @_builtins.property
     def cancelled_at(self) -> _timestamp_pb2.Timestamp:
         """The time of the cancellation."""
@@ -164,10 +170,12 @@ class OrderCancelled(_message.Message):
         order_id: _builtins.str = ...,
         reason: _builtins.str = ...,
         cancelled_at: _timestamp_pb2.Timestamp | None = ...,
+        customer_id: _builtins.str = ...,
+        sealed: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cancelled_at", b"cancelled_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled_at", b"cancelled_at", "order_id", b"order_id", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled_at", b"cancelled_at", "customer_id", b"customer_id", "order_id", b"order_id", "reason", b"reason", "sealed", b"sealed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -462,10 +470,16 @@ class OrderReturned(_message.Message):
     ORDER_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     RETURNED_AT_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    SEALED_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order's id."""
     reason: _builtins.str
     """The caller's reason."""
+    customer_id: _builtins.str
+    """The customer who placed the order; empty in events of earlier releases."""
+    sealed: _builtins.bytes
+    """The reason, encrypted with the customer's key; empty if it is in clear."""
     @_builtins.property
     def returned_at(self) -> _timestamp_pb2.Timestamp:
         """The time of the return."""
@@ -476,10 +490,12 @@ class OrderReturned(_message.Message):
         order_id: _builtins.str = ...,
         reason: _builtins.str = ...,
         returned_at: _timestamp_pb2.Timestamp | None = ...,
+        customer_id: _builtins.str = ...,
+        sealed: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["returned_at", b"returned_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "reason", b"reason", "returned_at", b"returned_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "order_id", b"order_id", "reason", b"reason", "returned_at", b"returned_at", "sealed", b"sealed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n diptych/privacy/v1/privacy.proto\x12\x12\x64iptych.privacy.v1\x1a google/protobuf/descriptor.proto:;\n\x08personal\x12\x1d.google.protobuf.FieldOptions\x18\x85\x8d\x03 \x01(\x08R\x08personalBC\n\x12\x64iptych.privacy.v1P\x01Z+diptych.internal/stubs/privacy/v1;privacyv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n diptych/privacy/v1/privacy.proto\x12\x12\x64iptych.privacy.v1\x1a google/protobuf/descriptor.proto:;\n\x08personal\x12\x1d.google.protobuf.FieldOptions\x18\x85\x8d\x03 \x01(\x08R\x08personal:;\n\x07subject\x12\x1f.google.protobuf.MessageOptions\x18\x86\x8d\x03 \x01(\tR\x07subjectBC\n\x12\x64iptych.privacy.v1P\x01Z+diptych.internal/stubs/privacy/v1;privacyv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)

@@ -11,7 +11,12 @@ import builtins as _builtins
 DESCRIPTOR: _descriptor.FileDescriptor
 
 PERSONAL_FIELD_NUMBER: _builtins.int
+SUBJECT_FIELD_NUMBER: _builtins.int
 personal: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
 """Whether the field holds data about a person, for instance a name, an address or a text of theirs. Ids of persons
 are not marked.
+"""
+subject: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MessageOptions, _builtins.str]
+"""The field with the id of the person whom the personal fields of the message are about. The message has a field
+`sealed`, too: where it is recorded, that field holds the personal ones, encrypted with a key of this person.
 """

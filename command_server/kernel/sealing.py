@@ -1,0 +1,126 @@
+"""Keys with which a batch seals personal data, one for each person.
+
+How it works. Whom an event is about is known only when it was decided. So the decision of a command whose
+event needs a key that is not at hand fails with `SubjectKeyMissing`. After the last decision the transaction
+reads the missing keys, or makes them, all in one statement, and these commands are decided once more. Keys
+are kept for further batches only after the commit: a key that was made in a transaction without effect must
+never seal anything.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from time import monotonic
+from typing import Protocol
+
+from command_server.kernel.ports import StoreConflict, StoreFailed, Transaction
+from contracts.personal_data import SubjectKey
+from contracts.subject_keys import MasterKeyMissing, Wrapper, create_keys
+
+KEPT = 15.0
+"""Seconds for which a key is used before it is read again."""
+MAX_KEPT = 50_000
+"""Keys that are kept, at most."""
+MASTER_KEY_MISSING = "PERSONAL_KEY_MISSING"
+"""The cause that callers are told."""
+
+
+class SubjectKeyMissing(Exception):
+    """The key of a person is needed that the batch does not have; decide the command again when it has."""
+
+
+class Keeper(Protocol):
+    """Keeps keys for those who open events."""
+
+    @property
+    def wrapper(self) -> Wrapper: ...
+
+    def keep(self, keys: "list[SubjectKey]") -> None: ...
+
+
+class Sealing:
+    """The keys that a process seals with.
+
+    Args:
+        keeper: wraps and unwraps keys; None to record all data in clear.
+        clock: returns seconds.
+    """
+
+    def __init__(self, keeper: Keeper | None = None, clock: Callable[[], float] = monotonic) -> None:
+        self._keeper = keeper
+        self._clock = clock
+        self._kept: dict[str, tuple[SubjectKey, float]] = {}
+        """By subject, with the time until which each is kept; the oldest first."""
+
+    def begin(self) -> "BatchKeys | None":
+        """Return the keys of a batch; None if data is recorded in clear, since there is no master key."""
+        if self._keeper is None or not self._keeper.wrapper.can_wrap:
+            return None
+        return BatchKeys(self, self._keeper.wrapper)
+
+    def find(self, subject: str) -> SubjectKey | None:
+        kept = self._kept.get(subject)
+        return kept[0] if kept is not None and kept[1] > self._clock() else None
+
+    def keep(self, keys: Mapping[str, SubjectKey]) -> None:
+        until = self._clock() + KEPT
+        for subject, key in keys.items():
+            self._kept.pop(subject, None)
+            self._kept[subject] = key, until
+        while len(self._kept) > MAX_KEPT:
+            del self._kept[next(iter(self._kept))]
+        if self._keeper is not None:
+            self._keeper.keep(list(keys.values()))
+
+
+class BatchKeys:
+    """The keys of one batch; `Sealing.begin` creates it."""
+
+    def __init__(self, sealing: Sealing, wrapper: Wrapper) -> None:
+        self._sealing = sealing
+        self._wrapper = wrapper
+        self._read: dict[str, SubjectKey] = {}
+        self.missing: set[str] = set()
+        """The subjects whose keys were needed and are not at hand."""
+
+    def find(self, subject: str) -> SubjectKey:
+        """Return the key of a subject.
+
+        Raises:
+            SubjectKeyMissing: it is not at hand; `obtain` changes that.
+        """
+        key = self._read.get(subject) or self._sealing.find(subject)
+        if key is None:
+            self.missing.add(subject)
+            raise SubjectKeyMissing(subject)
+        return key
+
+    def look_for(self, subjects: Iterable[str]) -> None:
+        """Note which of the keys of these subjects are missing."""
+        for subject in subjects:
+            with suppress(SubjectKeyMissing):
+                self.find(subject)
+
+    async def obtain(self, transaction: Transaction) -> None:
+        """Read the missing keys, and make those that do not exist.
+
+        Raises:
+            StoreConflict: another transaction is making one of them.
+            StoreFailed: a master key is missing, or one of them is damaged.
+        """
+        candidates = await create_keys(self._wrapper, sorted(self.missing))
+        rows = await transaction.obtain_keys(candidates)
+        if self.missing - rows.keys():
+            raise StoreConflict("another transaction makes the key of the same person")
+        try:
+            keys = await self._wrapper.unwrap(rows.values())
+        except MasterKeyMissing as error:
+            raise StoreFailed(str(error), MASTER_KEY_MISSING) from error
+        if damaged := [subject for subject, row in rows.items() if row.id not in keys]:
+            raise StoreFailed(f"the keys of {len(damaged)} persons are damaged", "PERSONAL_KEY_DAMAGED")
+        self._read |= {subject: keys[row.id] for subject, row in rows.items()}
+        self.missing.clear()
+
+    def keep(self) -> None:
+        """Keep the keys for further batches; call it after the commit."""
+        if self._read:
+            self._sealing.keep(self._read)

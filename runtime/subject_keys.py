@@ -1,0 +1,97 @@
+"""Opens events with the keys of their subjects, which are read in batches and kept for a while.
+
+A key that was destroyed opens events for KEPT seconds more in a process that has it.
+"""
+
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from time import monotonic
+from typing import TypeVar, cast
+
+import msgspec
+
+from contracts.envelope import RecordedEvent
+from contracts.personal_data import Keys, SubjectKey, TypedData, list_key_ids, may_be_sealed, open_data
+from contracts.subject_keys import WrappedKey, Wrapper
+
+KEPT = 15.0
+"""Seconds for which a key is used before it is read again."""
+MAX_KEPT = 100_000
+"""Keys that are kept, at most: some 30 MB."""
+READ_KEYS = "SELECT id, wrapped_by, wrapped FROM subject_keys WHERE id = ANY($1::bytea[])"
+"""The statement of readers with PostgreSQL."""
+
+Fetch = Callable[[Collection[bytes]], Awaitable[Sequence[WrappedKey]]]
+"""Returns the existing ones among keys with these ids."""
+Event = TypeVar("Event", bound=msgspec.Struct)
+
+
+class SubjectKeys:
+    """The keys that a process has in use.
+
+    Args:
+        wrapper: unwraps them.
+        clock: returns seconds.
+    """
+
+    def __init__(self, wrapper: Wrapper, clock: Callable[[], float] = monotonic) -> None:
+        self.wrapper = wrapper
+        self._clock = clock
+        self._keys: dict[bytes, tuple[SubjectKey, float]] = {}
+        """With the time until which each is kept; the oldest first."""
+
+    async def find(self, ids: Collection[bytes], fetch: Fetch) -> Keys:
+        """Return the keys with these ids; those that do not exist, or are damaged, are missing.
+
+        Raises:
+            MasterKeyMissing: a master key is missing.
+            Exception: that `fetch` raises.
+        """
+        now = self._clock()
+        found = {id_: kept[0] for id_ in ids if (kept := self._keys.get(id_)) and kept[1] > now}
+        if missing := [id_ for id_ in ids if id_ not in found]:
+            read = await self.wrapper.unwrap(await fetch(missing))
+            self.keep(read.values())
+            found |= read
+        return found
+
+    def keep(self, keys: Iterable[SubjectKey]) -> None:
+        until = self._clock() + KEPT
+        for key in keys:
+            self._keys.pop(key.id, None)
+            self._keys[key.id] = key, until
+        while len(self._keys) > MAX_KEPT:
+            del self._keys[next(iter(self._keys))]
+
+    async def open(self, events: Sequence[RecordedEvent], fetch: Fetch) -> Sequence[RecordedEvent]:
+        """Return events in clear, as far as their keys exist.
+
+        Raises:
+            As `find` does.
+        """
+        return await self.open_each(events, [event.stream for event in events], fetch)
+
+    async def open_each(
+        self, events: Sequence[Event], streams: Sequence[str], fetch: Fetch
+    ) -> Sequence[Event]:
+        """Return events in clear, as `open` does, with their streams beside them."""
+        ids = list_ids(cast("Sequence[TypedData]", events))
+        if not ids:
+            return events
+        keys = await self.find(ids, fetch)
+        return [open_event(event, stream, keys) for event, stream in zip(events, streams, strict=True)]
+
+
+def list_ids(events: Iterable[TypedData]) -> set[bytes]:
+    """Return the ids of the keys that open events."""
+    return set().union(*(list_key_ids(event) for event in events if may_be_sealed(event.type)))
+
+
+def open_event(event: Event, stream: str, keys: Keys) -> Event:
+    """Return an event in clear; as it is, if it cannot be opened, so that decoding it says so."""
+    if not may_be_sealed(event.type):  # type: ignore[attr-defined]
+        return event
+    try:
+        data = open_data(event, stream, keys)  # type: ignore[arg-type]
+    except Exception:  # it does not parse, or was sealed for another event
+        return event
+    return event if data is event.data else msgspec.structs.replace(event, data=data)  # type: ignore[attr-defined]
