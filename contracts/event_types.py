@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, Protocol
 
+from diptych.privacy.v1.privacy_pb2 import SubjectForgotten
 from google.protobuf.message import Message
 
+from contracts.forgetting import FORGOTTEN
 from contracts.personal_data import check_open, may_be_sealed
 from contracts.upcasters import Conversion, Upcaster, chain_upcasters
 
@@ -58,6 +60,7 @@ class EventTypes:
             name = message.DESCRIPTOR.full_name
             self._newest[name], convert = chain_upcasters(message, self.upcasters)
             self._parsers[name] = _build_parser(message, convert)
+        self._parsers[FORGOTTEN] = SubjectForgotten.FromString
         self._newest_by_short_name = _check_names([m for m in messages if self.is_newest(m)])
         self._packages = " or ".join(module.DESCRIPTOR.package for module in modules)
 
@@ -122,7 +125,7 @@ class EventTypes:
         return self._parsers[name]
 
     def decode(self, event: EncodedEvent) -> Message:
-        """Return the newest version of an event's message.
+        """Return the newest version of an event's message; also of `contracts.forgetting.FORGOTTEN`.
 
         Raises:
             UnknownEvent: the event's type is not the context's.

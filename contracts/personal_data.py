@@ -35,6 +35,18 @@ class Sealed(Exception):
     """An event was not opened before it was decoded, or no key of its sealed data is known."""
 
 
+class SubjectIsForgotten(Exception):
+    """An event is about a person whose key was destroyed.
+
+    Args:
+        subject: the person's id.
+    """
+
+    def __init__(self, subject: str) -> None:
+        super().__init__(subject)
+        self.subject = subject
+
+
 @dataclass(frozen=True, slots=True)
 class SubjectKey:
     """The key of a person, who is the subject of data."""
@@ -68,6 +80,8 @@ class _Plan:
 
     subject: str
     """The field with the subject's id; empty if the message's own fields are not sealed."""
+    dispensable: bool
+    """Whether it is recorded without these fields once the subject was forgotten."""
     personal: tuple[str, ...]
     """The own fields that are sealed."""
     parts: tuple[tuple[str, bool, "_Plan"], ...]
@@ -83,6 +97,7 @@ def seal(message: Any, stream: str, find_key: FindKey) -> None:
         find_key: of a subject.
 
     Raises:
+        SubjectIsForgotten: the data cannot be sealed, and not be left out.
         Exception: that `find_key` raises. The message was perhaps changed.
     """
     plan = _get_plan(message.DESCRIPTOR)
@@ -93,6 +108,8 @@ def seal(message: Any, stream: str, find_key: FindKey) -> None:
         subject = getattr(part, of_part.subject)
         if subject and (content := _take_out(part, of_part)):
             key = find_key(subject)
+            if key.cipher is None and not of_part.dispensable:
+                raise SubjectIsForgotten(subject)
             if key.cipher is not None:
                 nonce = secrets.token_bytes(NONCE_SIZE)
                 part.sealed = b"".join((_VERSION, key.id, nonce, key.cipher.encrypt(nonce, content, bound)))
@@ -179,6 +196,32 @@ def remove_sealed(event: TypedData) -> bytes:
     return bytes(message.SerializeToString(deterministic=True)) if changed else event.data
 
 
+def list_subjects(event: TypedData) -> set[str]:
+    """Return the persons whose data an event may have; none if it does not parse."""
+    plan = _find_plan(event.type)
+    try:
+        message = None if plan is None else _parse(event)
+    except Exception:  # whoever decodes the event reports it
+        return set()
+    if plan is None:
+        return set()
+    return {getattr(part, of_part.subject) for part, of_part in _iterate(message, plan)} - {""}
+
+
+def has_clear_data(event: TypedData, subject: str) -> bool:
+    """Return whether an event has data of a subject that is not sealed; False if it does not parse."""
+    plan = _find_plan(event.type)
+    try:
+        message = None if plan is None else _parse(event)
+    except Exception:  # whoever decodes the event reports it
+        return False
+    return plan is not None and any(
+        getattr(part, of_part.subject) == subject
+        and any(field.name in of_part.personal for field, _ in part.ListFields())
+        for part, of_part in _iterate(message, plan)
+    )
+
+
 def check_open(message: Any) -> None:
     """Check that an event was opened before it was decoded.
 
@@ -258,7 +301,8 @@ def _build_plan(descriptor: Any, seen: Collection[str]) -> _Plan | None:
             continue
         if (plan := _build_plan(field.message_type, seen)) is not None:
             parts.append((field.name, bool(field.is_repeated), plan))
-    return _Plan(subject, personal, tuple(parts)) if subject or parts else None
+    dispensable = bool(options.Extensions[privacy_pb2.dispensable])
+    return _Plan(subject, dispensable, personal, tuple(parts)) if subject or parts else None
 
 
 def _is_map(field: FieldDescriptor) -> bool:

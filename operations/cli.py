@@ -21,6 +21,8 @@ COMMANDS = {
     "sagas": "operations.commands.sagas:sagas",
     "migrate": "operations.commands.stores:migrate",
     "restored": "operations.commands.stores:restored",
+    "forget": "operations.commands.subjects:forget",
+    "export-subject": "operations.commands.subjects:export_subject",
     "verify": "operations.commands.stores:verify",
     "audit": "operations.commands.audit:audit",
     "rehearse": "operations.commands.rehearse:rehearse",

@@ -18,6 +18,7 @@ From now on, without further commands:
   the relay recreates the stream from PostgreSQL
   the projectors rebuild their views; queries answer VIEW_REBUILDING meanwhile
 Commands that the backup does not hold are lost; if a caller repeats one, it is executed again.
+Persons who were forgotten since the backup was made have their keys again: run `diptych forget --from`.
 `diptych status` shows the progress, `diptych verify` the result."""
 
 

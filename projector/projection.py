@@ -20,6 +20,7 @@ from google.protobuf.message import Message
 
 from contracts.envelope import RecordedEvent
 from contracts.event_types import EventTypes, Parser
+from contracts.forgetting import FORGOTTEN, note_forgotten
 from contracts.view_layout import GENERATION, View
 from projector.archival import Archival
 from projector.columns import create_column_reader
@@ -214,6 +215,9 @@ class Projection(Generic[V]):
 
     def _apply(self, view: V, event: RecordedEvent) -> Sequence[HistoryEntry]:
         """Apply an event to a view; return its history entry, if the projection has a history."""
+        if event.type == FORGOTTEN:  # the replay has folded the events before it again
+            note_forgotten(view, event.data)
+            return ()
         if registration := self._handlers_by_name.get(event.type):
             parse, handler = registration
             handler(view, parse(event.data))

@@ -21,6 +21,7 @@ from msgspec.structs import replace
 
 from contracts import streams
 from contracts.envelope import RecordedEvent
+from contracts.forgetting import FORGOTTEN
 from projector import clock, metrics
 from projector.fold import EventsMissing, fold
 from projector.ports import NO_PARTITIONS, Advances, Store
@@ -35,6 +36,10 @@ Observer = Callable[[Sequence[Update]], None]
 
 class ViewUnreadable(Exception):
     """The stored view cannot be read."""
+
+
+class SubjectForgotten(Exception):
+    """A person was forgotten, whose data the view may have."""
 
 
 class ViewArchived(Exception):
@@ -193,6 +198,11 @@ class Writer:
             parked = self._create_parked(events[0].stream, record.version + 1, archived, None)
             after = replace(record, parked=replace(parked, refold=True), revision=record.revision + 1)
             return Update(record, after, None, (), None, started)
+        if any(event.type == FORGOTTEN and event.version > record.version for event in events):
+            forgotten = SubjectForgotten("a person was forgotten; the view is folded again")
+            parked = self._create_parked(events[0].stream, record.version + 1, forgotten, None)
+            after = replace(record, parked=replace(parked, refold=True), revision=record.revision + 1)
+            return Update(record, after, None, (), None, started)
         result = fold(self._projection, record, events, deadline, self._skips.of(events[0].stream))
         after = result.record
         if result.error is not None:
@@ -221,7 +231,7 @@ class Writer:
         stale_since = max(as_of, compute_stale_since(failed, now))
         # Publishers may overtake each other, and a view may be older than the checkpoint (deleted by hand,
         # or restored). The aggregate's own subject has all events, including those missing here.
-        if isinstance(error, EventsMissing | ViewUnreadable | ViewArchived):
+        if isinstance(error, EventsMissing | ViewUnreadable | ViewArchived | SubjectForgotten):
             return self._retries.wait_for_events(stream, version, error, now, stale_since)
         return self._retries.park(stream, version, error, None, now, stale_since)
 

@@ -1,15 +1,20 @@
 """Opens events with the keys of their subjects, which are read in batches and kept for a while.
 
-A key that was destroyed opens events for KEPT seconds more in a process that has it.
+A process that has a key uses it for KEPT seconds after it was destroyed, a reader of the stream until it
+reads the event that says so.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import TypeVar, cast
 
 import msgspec
+from diptych.privacy.v1.privacy_pb2 import SubjectForgotten
+from google.protobuf.message import DecodeError
 
 from contracts.envelope import RecordedEvent
+from contracts.forgetting import FORGOTTEN
 from contracts.personal_data import Keys, SubjectKey, TypedData, list_key_ids, may_be_sealed, open_data
 from contracts.subject_keys import WrappedKey, Wrapper
 
@@ -38,6 +43,8 @@ class SubjectKeys:
         self._clock = clock
         self._keys: dict[bytes, tuple[SubjectKey, float]] = {}
         """With the time until which each is kept; the oldest first."""
+        self._destroyed: dict[bytes, SubjectKey] = {}
+        """Those that an event says to be destroyed: an answer under way may be older than that event."""
 
     async def find(self, ids: Collection[bytes], fetch: Fetch) -> Keys:
         """Return the keys with these ids; those that do not exist, or are damaged, are missing.
@@ -47,12 +54,27 @@ class SubjectKeys:
             Exception: that `fetch` raises.
         """
         now = self._clock()
-        found = {id_: kept[0] for id_ in ids if (kept := self._keys.get(id_)) and kept[1] > now}
+        found = {id_: self._destroyed[id_] for id_ in ids if id_ in self._destroyed}
+        found |= {
+            id_: kept[0]
+            for id_ in ids
+            if id_ not in found and (kept := self._keys.get(id_)) and kept[1] > now
+        }
         if missing := [id_ for id_ in ids if id_ not in found]:
             read = await self.wrapper.unwrap(await fetch(missing))
             self.keep(read.values())
-            found |= read
+            found |= read | {id_: self._destroyed[id_] for id_ in missing if id_ in self._destroyed}
         return found
+
+    def note_destroyed(self, events: Iterable[TypedData]) -> None:
+        """Use no more the keys that events say to be destroyed."""
+        for event in events:
+            if event.type == FORGOTTEN:
+                with suppress(DecodeError):
+                    id_ = SubjectForgotten.FromString(event.data).key_id
+                    self._destroyed[id_] = SubjectKey(id_, None)
+        while len(self._destroyed) > MAX_KEPT:
+            del self._destroyed[next(iter(self._destroyed))]
 
     def keep(self, keys: Iterable[SubjectKey]) -> None:
         until = self._clock() + KEPT

@@ -30,7 +30,7 @@ from command_server.kernel.sealing import BatchKeys
 from command_server.kernel.snapshot import FoldedState
 from contracts.audit.digests import digest_event
 from contracts.envelope import DEFAULT_MAX_PAYLOAD, max_data_bytes
-from contracts.personal_data import FindKey
+from contracts.personal_data import FindKey, SubjectIsForgotten
 from contracts.sealed_states import seal_state
 
 _encode_json = msgspec.json.Encoder().encode
@@ -259,7 +259,7 @@ class Batch:
             entry = _encode_metadata(request, ahead[name]) if events and name in ahead else metadata
             for version, event in enumerate(events, stream.version + 1):
                 state = stream.type.evolve(state, event)
-                type_name, data = stream.type.encode(event, name, self._find_key)
+                type_name, data = self._encode(stream, name, event)
                 self._check_event_size(name, type_name, data, entry)
                 digest = digest_event(digest, name, version, type_name, now, entry, data)
                 rows.append(EventRow(name, version, type_name, data, entry, now, digest))
@@ -273,6 +273,12 @@ class Batch:
                 stream.version += count
                 stream.state, stream.updated_at, stream.changed = state, now, True
                 stream.digest = digest
+
+    def _encode(self, stream: Stream, name: str, event: Any) -> tuple[str, bytes]:
+        try:
+            return stream.type.encode(event, name, self._find_key)
+        except SubjectIsForgotten as error:
+            raise Rejected("SUBJECT_FORGOTTEN", subject_id=error.subject) from error
 
     def _check_event_size(self, stream: str, type_name: str, data: bytes, metadata: str) -> None:
         """Raise Rejected if NATS would not accept an event: the relay could publish no event after it."""

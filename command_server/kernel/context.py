@@ -22,6 +22,7 @@ from command_server.kernel.signed_values import SIGNED_FIELD, SignedValues
 from command_server.kernel.snapshot import SnapshotCodec
 from command_server.kernel.unique_values import UNIQUE_FIELD, UniqueValues
 from contracts.event_types import EventTypes
+from contracts.forgetting import FORGOTTEN
 from contracts.key_ring import Purpose
 from contracts.personal_data import FindKey, may_be_sealed, seal
 from contracts.signed_tokens import GetKeyRing
@@ -233,10 +234,14 @@ class AggregateType:
         message = self._events.decode(event)
         return self._decoders[type(message)](message)
 
+    def apply(self, state: Any, event: StoredEvent) -> Any:
+        """Return the state after an event."""
+        return state if event.type == FORGOTTEN else self.evolve(state, self.decode(event))
+
     def fold(self, state: Any, events: Sequence[StoredEvent]) -> Any:
         """Return the state after the events."""
         for event in events:
-            state = self.evolve(state, self.decode(event))
+            state = self.apply(state, event)
         return state
 
 

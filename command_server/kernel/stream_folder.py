@@ -228,7 +228,7 @@ class StreamFolder:
         slice_end = perf_counter() + self._pace.slice
         try:
             for event in events:
-                state = aggregate.evolve(state, aggregate.decode(event))
+                state = aggregate.apply(state, event)
                 version += 1
                 if perf_counter() > slice_end:
                     await self._yield()

@@ -79,7 +79,7 @@ RIGHTS: Mapping[str, Rights] = {
     ),
     PROJECTOR.name: Rights([*READING, *_ASKING, SKIPS_SUBJECT]),
     PROCESS_MANAGER.name: Rights([*READING, *_ASKING]),
-    OPERATIONS_SERVER.name: Rights(READING),
+    OPERATIONS_SERVER.name: Rights([*READING, KEYS_SUBJECT]),
     "verify": Rights(READING),
     "housekeeping": Rights([*READING, f"$JS.API.STREAM.UPDATE.{_STREAM}", f"$JS.API.STREAM.PURGE.{_STREAM}"]),
     ADMINISTRATOR: Rights([">"], [">"]),

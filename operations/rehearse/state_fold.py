@@ -34,7 +34,7 @@ class StateFold:
         aggregate, state = self._aggregate, self._state
         for event in events:
             try:
-                state = aggregate.evolve(state, aggregate.decode(StoredEvent(event.type, event.data)))
+                state = aggregate.apply(state, StoredEvent(event.type, event.data))
                 if event.version == self._stored.version and self._stored.state is not None:
                     self._compare(self._stored.state, aggregate.snapshots.encode(state))
             except Exception as error:  # any event may be one that this code cannot apply

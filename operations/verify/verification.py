@@ -16,6 +16,7 @@ from dataclasses import replace
 from time import monotonic
 
 from contracts.key_ring import Purpose
+from contracts.subject_keys import MasterKeyMissing
 from operations.server_errors import UNREACHABLE
 from operations.verify.checks import event_stream, sagas, search_indexes, tables
 from operations.verify.checks.aggregates import Aggregates, Counts
@@ -43,7 +44,7 @@ SKIPPED = "SELECT consumer, stream, version, reason, subject, recorded_at FROM s
 Rest = Callable[[int], Awaitable[None]]
 """Takes the number of streams that were compared since the last call."""
 
-UNVERIFIABLE = (*UNREACHABLE, StreamChanged, ReaderLost)
+UNVERIFIABLE = (*UNREACHABLE, StreamChanged, ReaderLost, MasterKeyMissing)
 """Errors after which the comparison has no result."""
 
 

@@ -134,7 +134,7 @@ class StateFolder:
             state = folded.state
             async for events in self._read_slices(stream, folded.version, response.version, deadline):
                 for event in events:
-                    state = aggregate.evolve(state, aggregate.decode(StoredEvent(event.type, event.data)))
+                    state = aggregate.apply(state, StoredEvent(event.type, event.data))
             text = aggregate.snapshots.encode(state)
             _check_size(len(text))
             fields = parse_state(text)

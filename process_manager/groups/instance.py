@@ -20,6 +20,7 @@ from typing import Any
 
 from contracts import streams
 from contracts.envelope import RecordedEvent
+from contracts.forgetting import FORGOTTEN
 from process_manager.groups.cause import Cause, read_cause
 from process_manager.groups.step import Step, create_step, derive_request_id
 from process_manager.groups.stream_position import StreamPosition
@@ -208,8 +209,11 @@ class Instance:
         try:
             if not position.version and self._follows_maximum and event.stream != self.own_stream:
                 raise ValueError(f"{self.id} follows {MAX_OTHER_STREAMS} other streams already")
-            message = self.saga.find_subscription(event.stream).events.decode(event)
-            self.react_to(EventReceived(message, event.version, event.stream, at), self._find_cause(event))
+            if event.type != FORGOTTEN:  # sagas keep nothing of a person, and go on
+                message = self.saga.find_subscription(event.stream).events.decode(event)
+                self.react_to(
+                    EventReceived(message, event.version, event.stream, at), self._find_cause(event)
+                )
         except Exception as error:  # an event may contain anything; it blocks this instance alone
             text = append_place(f"failed: {describe_error(error)}", find_place(error, __name__))
             self._fail(event.stream, event.version, text)

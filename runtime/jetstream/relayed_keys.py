@@ -82,6 +82,7 @@ class RelayedKeys:
 
         Waits for as long as no relay replies, or a master key is missing.
         """
+        self._keys.note_destroyed(events)
         ids = list_ids(events)
         while ids:
             try:

@@ -62,6 +62,7 @@ async def test_personal_data_is_readable_in_views_alone(shop: Shop) -> None:
     assert key["id"] in event["data"]
     async with await jetstream.connect(shop.stack.settings.nats_url, "test") as nats:
         subject = streams.subject(f"ordering.order.{order.order_id}")
+        await nats.wait_until_connected()
         (message,) = await SubjectReader(nats, subject).read_batch()
     assert message.data == event["data"]
 

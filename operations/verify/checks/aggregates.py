@@ -24,7 +24,7 @@ from operations.verify.checks import (
     view_memberships,
     views,
 )
-from operations.verify.checks.skipped_events import omit_problems, read_skips, select_events
+from operations.verify.checks.skipped_events import find_forgotten, omit_problems, read_skips, select_events
 from operations.verify.checks.stored_streams import StreamEvents, find_version
 from operations.verify.checks.views import ViewCheck
 from operations.verify.model import Aggregate, Expected, Problem, ProjectionSpec, limit_problems
@@ -97,9 +97,10 @@ class Aggregates:
             problems[name] += counterpart_problems
         for check in view_checks:
             check.events = events[check.stream]
-            if skipped := skips.get(check.stream, {}).get(name_projection(check.spec.name)):
+            skipped = skips.get(check.stream, {}).get(name_projection(check.spec.name), frozenset())
+            stored_stream = stored.get(check.stream) or StoredStream(check.stream)
+            if skipped := skipped.union(events[check.stream].forgotten):
                 types = self._aggregates[streams.stream_type(check.stream)].events
-                stored_stream = stored.get(check.stream) or StoredStream(check.stream)
                 check.events = select_events(stored_stream, types, skipped)
             check.covered = self._covers(
                 checkpoints[check.spec.name], stored.get(check.stream), check.target_version
@@ -129,6 +130,8 @@ class Aggregates:
             return StreamEvents(), problems
         aggregate = self._aggregates[stream_type]
         parsed, parse_problems = stored_streams.parse_events(stored, aggregate.events)
+        if forgotten := find_forgotten(stored):
+            return select_events(stored, aggregate.events, frozenset(forgotten)), [*problems, *parse_problems]
         events, fold_problems = stored_streams.fold_events(aggregate, stored, parsed)
         problems += [*parse_problems, *fold_problems]
         row = stored.row

@@ -5,9 +5,11 @@ from itertools import count
 from typing import Any
 
 from contracts.event_types import EventTypes
+from contracts.forgetting import FORGOTTEN, note_forgotten
 from operations.verify.checks.stored_streams import FOLD_ERRORS, StreamEvents, parse_event
 from operations.verify.model import Event, Problem, ProjectionSpec
 from operations.verify.sources import PostgresReader, StoredStream
+from operations.verify.spool import SpooledEvents
 
 READ = "SELECT consumer, stream, version FROM skipped_events WHERE stream = ANY(:streams)"
 
@@ -36,7 +38,19 @@ def select_events(stream: StoredStream, types: EventTypes, skipped: frozenset[in
                 break
             events.append(parsed)
         last = version
-    return StreamEvents(events, last == len(stream.events), skipped=skipped, last=last)
+    return StreamEvents(
+        events, last == len(stream.events), skipped=skipped, last=last, forgotten=find_forgotten(stream)
+    )
+
+
+def find_forgotten(stream: StoredStream) -> dict[int, bytes]:
+    """Return the data of the events that say that a person was forgotten, by version.
+
+    Folds leave them out.
+    """
+    events = stream.events
+    selected = events.select({FORGOTTEN}) if isinstance(events, SpooledEvents) else events
+    return {event.version: event.data for event in selected if event.type == FORGOTTEN}
 
 
 def fold_up_to(spec: ProjectionSpec, events: StreamEvents, version: int, data: bytes) -> Any:
@@ -62,6 +76,9 @@ def fold_up_to(spec: ProjectionSpec, events: StreamEvents, version: int, data: b
         view = message.FromString(data)
     if "version" in message.DESCRIPTOR.fields_by_name:
         view.version = version
+    for forgotten, event in events.forgotten.items():
+        if forgotten <= version:
+            note_forgotten(view, event)
     return view
 
 

@@ -41,6 +41,8 @@ class StreamEvents:
     """Versions that are not among the events, since an operator has had them skipped."""
     last: int = 0
     """The last version up to which the events are here, where some are skipped."""
+    forgotten: Mapping[int, bytes] = field(default_factory=dict)
+    """The data of the events that say that a person was forgotten, by version."""
 
     @property
     def last_version(self) -> int:

@@ -166,7 +166,8 @@ def indexes(order: types.Order) -> list[tuple[str, str]]:
     nanos = order.total.units * 10**9 + order.total.nanos
     skus = sorted({line.sku for group in order.shipping_groups for line in group.lines})
     by_address = ORDER_VIEW.index("customer_address", customer_id)
-    digests = {digest_address(group.shipping_address) for group in order.shipping_groups}
+    known = [group for group in order.shipping_groups if group.HasField("shipping_address")]
+    digests = {digest_address(group.shipping_address) for group in known}
     return [
         *list_entries(ORDER_VIEW, member, ("customer", customer_id), ("state", state), by_both, ("all",)),
         *list_entries(ORDER_VIEW, member, *(("sku", sku) for sku in skus)),

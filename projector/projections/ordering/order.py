@@ -33,7 +33,11 @@ def index_entries(order: views.Order) -> list[Entry]:
     state = views.Order.State.Name(order.state)
     skus = dict.fromkeys(line.sku for group in order.shipping_groups for line in group.lines)
     by_address = VIEW.index("customer_address", order.customer_id)
-    digests = dict.fromkeys(digest_address(group.shipping_address) for group in order.shipping_groups)
+    digests = dict.fromkeys(
+        digest_address(group.shipping_address)
+        for group in order.shipping_groups
+        if group.HasField("shipping_address")
+    )
     return [
         (VIEW.index("customer", order.customer_id), member),
         (VIEW.index("state", state), member),
@@ -85,12 +89,10 @@ def placed(order: views.Order, event: v2.OrderPlaced) -> None:
     order.state = views.Order.STATE_PLACED
     order.customer_id = event.customer_id
     for group in event.groups:
-        order.shipping_groups.add(
-            shipping_group_id=group.shipping_group_id,
-            lines=group.lines,
-            shipping_address=group.personal.shipping_address,
-            warehouse_id=group.warehouse_id,
+        added = order.shipping_groups.add(
+            shipping_group_id=group.shipping_group_id, lines=group.lines, warehouse_id=group.warehouse_id
         )
+        _set_address(added, group.personal)
     order.total.CopyFrom(event.total)
     order.account_id = event.account_id
     order.place_time.CopyFrom(event.placed_at)
@@ -111,8 +113,14 @@ def line_removed(order: views.Order, event: v1.OrderLineRemoved) -> None:
 
 @ORDERS.on(v1.ShippingAddressChanged)
 def shipping_address_changed(order: views.Order, event: v1.ShippingAddressChanged) -> None:
-    group = _get_group(order, event.shipping_group_id)
-    group.shipping_address.CopyFrom(event.personal.shipping_address)
+    _set_address(_get_group(order, event.shipping_group_id), event.personal)
+
+
+def _set_address(group: views.ShippingGroup, personal: v1.PersonalData) -> None:
+    """Set the address of a group; unset it if the customer was forgotten."""
+    group.ClearField("shipping_address")
+    if personal.HasField("shipping_address"):
+        group.shipping_address.CopyFrom(personal.shipping_address)
 
 
 @ORDERS.on(v1.OrderHeld)

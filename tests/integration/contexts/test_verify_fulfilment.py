@@ -11,14 +11,15 @@ from diptych.banking.v1 import command_service_pb2 as banking
 from diptych.inventory.v1 import command_service_pb2 as inventory
 from diptych.ordering.v1 import command_service_pb2 as ordering
 
+from contracts.key_ring import KeyRing
 from devstack.servers import Nats, Postgres, Valkey
 from devstack.stack_kinds import temporary_stack
 from operations.verify.checks import sagas
 from operations.verify.report import Report
 from operations.verify.sources import PostgresReader
+from runtime.process.key_file import read_ring
 from tests.support.harness.caller import Caller
 from tests.support.harness.contexts import AGGREGATES, SAGA_SPECS
-from tests.support.harness.keys import get_ring
 from tests.support.harness.servers import TEMPLATE
 from tests.support.harness.trade import PRICE, SCOPES, Trade
 from tests.support.harness.verified_system import clear_servers
@@ -30,8 +31,8 @@ _numbers = count(1)
 @pytest.fixture(scope="module")
 async def origin(
     tmp_path_factory: pytest.TempPathFactory, postgres: Postgres, nats_server: Nats, redis_server: Valkey
-) -> dict[str, str]:
-    """Fill a database; return one order for each end of a fulfilment, by its state."""
+) -> tuple[dict[str, str], KeyRing]:
+    """Fill a database; return one order for each end of a fulfilment, by its state, and the keys."""
     await clear_servers(nats_server, redis_server)
     await postgres.execute(f"CREATE DATABASE {ORIGIN} TEMPLATE {TEMPLATE}")
     await postgres.execute("UPDATE relay_state SET incarnation = gen_random_uuid()", ORIGIN)
@@ -47,7 +48,7 @@ async def origin(
         caller = Caller(stack, *SCOPES)
         orders = await _run_orders(Trade(caller))
         await caller.close()
-    return orders
+    return orders, read_ring(stack.settings.keys)
 
 
 async def _run_orders(trade: Trade) -> dict[str, str]:
@@ -72,8 +73,8 @@ async def _run_orders(trade: Trade) -> dict[str, str]:
 class Copy:
     """A copy of the database to plant faults in."""
 
-    def __init__(self, url: str, orders: dict[str, str]) -> None:
-        self.url, self.orders = url, orders
+    def __init__(self, url: str, orders: dict[str, str], ring: KeyRing) -> None:
+        self.url, self.orders, self.ring = url, orders, ring
 
     async def sql(self, statement: str, *arguments: object) -> list[Any]:
         connection = await asyncpg.connect(self.url)
@@ -83,7 +84,7 @@ class Copy:
             await connection.close()
 
     async def find_problems(self) -> list[str]:
-        postgres, report = PostgresReader(self.url, get_ring), Report(max_findings=20)
+        postgres, report = PostgresReader(self.url, lambda: self.ring), Report(max_findings=20)
         aggregates = {aggregate.stream_type: aggregate for aggregate in AGGREGATES}
         try:
             await sagas.check(postgres, SAGA_SPECS, aggregates, report, within=0.0)
@@ -104,10 +105,10 @@ class Copy:
 
 
 @pytest.fixture
-async def copy(origin: dict[str, str], postgres: Postgres) -> AsyncIterator[Copy]:
+async def copy(origin: tuple[dict[str, str], KeyRing], postgres: Postgres) -> AsyncIterator[Copy]:
     name = f"{ORIGIN}_{next(_numbers)}"
     await postgres.execute(f"CREATE DATABASE {name} TEMPLATE {ORIGIN}")
-    yield Copy(postgres.url_of(name), origin)
+    yield Copy(postgres.url_of(name), *origin)
     await postgres.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 

@@ -28,7 +28,7 @@ MAY_PUBLISH: dict[str, Collection[str]] = {
     "diptych.published": {"projector", "process_manager"},
     "diptych.recreate": {"projector", "process_manager"},
     "diptych.skips": {"projector"},
-    "diptych.subject-keys": {"projector", "process_manager"},
+    "diptych.subject-keys": {"projector", "process_manager", "operations_server"},
     f"{API}.STREAM.INFO.DIPTYCH": READERS,
     f"{API}.STREAM.MSG.GET.DIPTYCH": READERS,
     f"{API}.DIRECT.GET.DIPTYCH": READERS,

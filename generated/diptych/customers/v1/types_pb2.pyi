@@ -150,6 +150,7 @@ class Customer(_message.Message):
     ADDRESSES_FIELD_NUMBER: _builtins.int
     REGISTER_TIME_FIELD_NUMBER: _builtins.int
     CLOSE_TIME_FIELD_NUMBER: _builtins.int
+    FORGET_TIME_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     """The customer's id."""
     version: _builtins.int
@@ -176,6 +177,12 @@ class Customer(_message.Message):
     def close_time(self) -> _timestamp_pb2.Timestamp:
         """The time at which the customer was closed; unset before."""
 
+    @_builtins.property
+    def forget_time(self) -> _timestamp_pb2.Timestamp:
+        """The time at which the customer was forgotten. Personal fields from before are empty since then. Unset if the
+        customer was not forgotten.
+        """
+
     def __init__(
         self,
         *,
@@ -188,10 +195,11 @@ class Customer(_message.Message):
         addresses: _abc.Iterable[Global___Customer.AddressEntry] | None = ...,
         register_time: _timestamp_pb2.Timestamp | None = ...,
         close_time: _timestamp_pb2.Timestamp | None = ...,
+        forget_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["close_time", b"close_time", "pending_email", b"pending_email", "register_time", b"register_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["close_time", b"close_time", "forget_time", b"forget_time", "pending_email", b"pending_email", "register_time", b"register_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "close_time", b"close_time", "customer_id", b"customer_id", "email", b"email", "name", b"name", "pending_email", b"pending_email", "register_time", b"register_time", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "close_time", b"close_time", "customer_id", b"customer_id", "email", b"email", "forget_time", b"forget_time", "name", b"name", "pending_email", b"pending_email", "register_time", b"register_time", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

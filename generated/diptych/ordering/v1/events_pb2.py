@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n diptych/ordering/v1/events.proto\x12\x13\x64iptych.ordering.v1\x1a\x1f\x64iptych/ordering/v1/types.proto\x1a diptych/privacy/v1/privacy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"\xb2\x01\n\x0cPersonalData\x12\x1d\n\nsubject_id\x18\x01 \x01(\tR\tsubjectId\x12U\n\x10shipping_address\x18\x02 \x01(\x0b\x32$.diptych.ordering.v1.ShippingAddressB\x04\xa8\xe8\x18\x01R\x0fshippingAddress\x12\x1c\n\x06sealed\x18\x03 \x01(\x0c\x42\x04\xa8\xe8\x18\x01R\x06sealed:\x0e\xb2\xe8\x18\nsubject_id\"\xe3\x02\n\x0bOrderPlaced\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x1f\n\x0b\x63ustomer_id\x18\x02 \x01(\tR\ncustomerId\x12\x34\n\x05lines\x18\x03 \x03(\x0b\x32\x1e.diptych.ordering.v1.OrderLineR\x05lines\x12(\n\x05total\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x05total\x12=\n\x08personal\x18\x05 \x01(\x0b\x32!.diptych.ordering.v1.PersonalDataR\x08personal\x12\x1d\n\naccount_id\x18\x06 \x01(\tR\taccountId\x12!\n\x0cwarehouse_id\x18\x07 \x01(\tR\x0bwarehouseId\x12\x37\n\tplaced_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08placedAt\"j\n\x0eOrderConfirmed\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12=\n\x0c\x63onfirmed_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x63onfirmedAt\"\xd8\x01\n\x0eOrderCancelled\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x1c\n\x06reason\x18\x02 \x01(\tB\x04\xa8\xe8\x18\x01R\x06reason\x12=\n\x0c\x63\x61ncelled_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x63\x61ncelledAt\x12\x1f\n\x0b\x63ustomer_id\x18\x04 \x01(\tR\ncustomerId\x12\x1c\n\x06sealed\x18\x05 \x01(\x0c\x42\x04\xa8\xe8\x18\x01R\x06sealed:\x0f\xb2\xe8\x18\x0b\x63ustomer_id\"\xec\x01\n\x0eOrderLineAdded\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12*\n\x11shipping_group_id\x18\x02 \x01(\tR\x0fshippingGroupId\x12\x32\n\x04line\x18\x03 \x01(\x0b\x32\x1e.diptych.ordering.v1.OrderLineR\x04line\x12(\n\x05total\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x05total\x12\x35\n\x08\x61\x64\x64\x65\x64_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x61\x64\x64\x65\x64\x41t\"\xd0\x01\n\x10OrderLineRemoved\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12*\n\x11shipping_group_id\x18\x02 \x01(\tR\x0fshippingGroupId\x12\x10\n\x03sku\x18\x03 \x01(\tR\x03sku\x12(\n\x05total\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x05total\x12\x39\n\nremoved_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tremovedAt\"\xd9\x01\n\x16ShippingAddressChanged\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12*\n\x11shipping_group_id\x18\x02 \x01(\tR\x0fshippingGroupId\x12=\n\x08personal\x18\x03 \x01(\x0b\x32!.diptych.ordering.v1.PersonalDataR\x08personal\x12\x39\n\nchanged_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tchangedAt\"s\n\tOrderHeld\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12\x33\n\x07held_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x06heldAt\"g\n\rOrderApproved\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12;\n\x0b\x61pproved_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\napprovedAt\"\x7f\n\rOrderRejected\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12;\n\x0brejected_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nrejectedAt\"\xa3\x01\n\x0cOrderShipped\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x18\n\x07\x63\x61rrier\x18\x02 \x01(\tR\x07\x63\x61rrier\x12#\n\rtracking_code\x18\x03 \x01(\tR\x0ctrackingCode\x12\x39\n\nshipped_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tshippedAt\"j\n\x0eOrderDelivered\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12=\n\x0c\x64\x65livered_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x64\x65liveredAt\"\xd5\x01\n\rOrderReturned\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x1c\n\x06reason\x18\x02 \x01(\tB\x04\xa8\xe8\x18\x01R\x06reason\x12;\n\x0breturned_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nreturnedAt\x12\x1f\n\x0b\x63ustomer_id\x18\x04 \x01(\tR\ncustomerId\x12\x1c\n\x06sealed\x18\x05 \x01(\x0c\x42\x04\xa8\xe8\x18\x01R\x06sealed:\x0f\xb2\xe8\x18\x0b\x63ustomer_id\"\xd4\x02\n\rOrderAssessed\x12\x1f\n\x0b\x63ustomer_id\x18\x01 \x01(\tR\ncustomerId\x12\x19\n\x08order_id\x18\x02 \x01(\tR\x07orderId\x12#\n\rorder_version\x18\x03 \x01(\x03R\x0corderVersion\x12(\n\x05total\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x05total\x12(\n\x10recent_order_ids\x18\x05 \x03(\tR\x0erecentOrderIds\x12\x31\n\x15new_address_group_ids\x18\x06 \x03(\tR\x12newAddressGroupIds\x12\x1e\n\nsuspicions\x18\x07 \x03(\tR\nsuspicions\x12;\n\x0b\x61ssessed_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nassessedAtBF\n\x13\x64iptych.ordering.v1P\x01Z-diptych.internal/stubs/ordering/v1;orderingv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n diptych/ordering/v1/events.proto\x12\x13\x64iptych.ordering.v1\x1a\x1f\x64iptych/ordering/v1/types.proto\x1a diptych/privacy/v1/privacy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"\xb2\x01\n\x0cPersonalData\x12\x1d\n\nsubject_id\x18\x01 \x01(\tR\tsubjectId\x12U\n\x10shipping_address\x18\x02 \x01(\x0b\x32$.diptych.ordering.v1.ShippingAddressB\x04\xa8\xe8\x18\x01R\x0fshippingAddress\x12\x1c\n\x06sealed\x18\x03 \x01(\x0c\x42\x04\xa8\xe8\x18\x01R\x06sealed:\x0e\xb2\xe8\x18\nsubject_id\"\xe3\x02\n\x0bOrderPlaced\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x1f\n\x0b\x63ustomer_id\x18\x02 \x01(\tR\ncustomerId\x12\x34\n\x05lines\x18\x03 \x03(\x0b\x32\x1e.diptych.ordering.v1.OrderLineR\x05lines\x12(\n\x05total\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x05total\x12=\n\x08personal\x18\x05 \x01(\x0b\x32!.diptych.ordering.v1.PersonalDataR\x08personal\x12\x1d\n\naccount_id\x18\x06 \x01(\tR\taccountId\x12!\n\x0cwarehouse_id\x18\x07 \x01(\tR\x0bwarehouseId\x12\x37\n\tplaced_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08placedAt\"j\n\x0eOrderConfirmed\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12=\n\x0c\x63onfirmed_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x63onfirmedAt\"\xdc\x01\n\x0eOrderCancelled\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x1c\n\x06reason\x18\x02 \x01(\tB\x04\xa8\xe8\x18\x01R\x06reason\x12=\n\x0c\x63\x61ncelled_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x63\x61ncelledAt\x12\x1f\n\x0b\x63ustomer_id\x18\x04 \x01(\tR\ncustomerId\x12\x1c\n\x06sealed\x18\x05 \x01(\x0c\x42\x04\xa8\xe8\x18\x01R\x06sealed:\x13\xb2\xe8\x18\x0b\x63ustomer_id\xb8\xe8\x18\x01\"\xec\x01\n\x0eOrderLineAdded\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12*\n\x11shipping_group_id\x18\x02 \x01(\tR\x0fshippingGroupId\x12\x32\n\x04line\x18\x03 \x01(\x0b\x32\x1e.diptych.ordering.v1.OrderLineR\x04line\x12(\n\x05total\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x05total\x12\x35\n\x08\x61\x64\x64\x65\x64_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x61\x64\x64\x65\x64\x41t\"\xd0\x01\n\x10OrderLineRemoved\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12*\n\x11shipping_group_id\x18\x02 \x01(\tR\x0fshippingGroupId\x12\x10\n\x03sku\x18\x03 \x01(\tR\x03sku\x12(\n\x05total\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x05total\x12\x39\n\nremoved_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tremovedAt\"\xd9\x01\n\x16ShippingAddressChanged\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12*\n\x11shipping_group_id\x18\x02 \x01(\tR\x0fshippingGroupId\x12=\n\x08personal\x18\x03 \x01(\x0b\x32!.diptych.ordering.v1.PersonalDataR\x08personal\x12\x39\n\nchanged_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tchangedAt\"s\n\tOrderHeld\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12\x33\n\x07held_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x06heldAt\"g\n\rOrderApproved\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12;\n\x0b\x61pproved_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\napprovedAt\"\x7f\n\rOrderRejected\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12;\n\x0brejected_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nrejectedAt\"\xa3\x01\n\x0cOrderShipped\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x18\n\x07\x63\x61rrier\x18\x02 \x01(\tR\x07\x63\x61rrier\x12#\n\rtracking_code\x18\x03 \x01(\tR\x0ctrackingCode\x12\x39\n\nshipped_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tshippedAt\"j\n\x0eOrderDelivered\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12=\n\x0c\x64\x65livered_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x64\x65liveredAt\"\xd9\x01\n\rOrderReturned\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x1c\n\x06reason\x18\x02 \x01(\tB\x04\xa8\xe8\x18\x01R\x06reason\x12;\n\x0breturned_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nreturnedAt\x12\x1f\n\x0b\x63ustomer_id\x18\x04 \x01(\tR\ncustomerId\x12\x1c\n\x06sealed\x18\x05 \x01(\x0c\x42\x04\xa8\xe8\x18\x01R\x06sealed:\x13\xb2\xe8\x18\x0b\x63ustomer_id\xb8\xe8\x18\x01\"\xd4\x02\n\rOrderAssessed\x12\x1f\n\x0b\x63ustomer_id\x18\x01 \x01(\tR\ncustomerId\x12\x19\n\x08order_id\x18\x02 \x01(\tR\x07orderId\x12#\n\rorder_version\x18\x03 \x01(\x03R\x0corderVersion\x12(\n\x05total\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x05total\x12(\n\x10recent_order_ids\x18\x05 \x03(\tR\x0erecentOrderIds\x12\x31\n\x15new_address_group_ids\x18\x06 \x03(\tR\x12newAddressGroupIds\x12\x1e\n\nsuspicions\x18\x07 \x03(\tR\nsuspicions\x12;\n\x0b\x61ssessed_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nassessedAtBF\n\x13\x64iptych.ordering.v1P\x01Z-diptych.internal/stubs/ordering/v1;orderingv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,13 +47,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ORDERCANCELLED'].fields_by_name['sealed']._loaded_options = None
   _globals['_ORDERCANCELLED'].fields_by_name['sealed']._serialized_options = b'\250\350\030\001'
   _globals['_ORDERCANCELLED']._loaded_options = None
-  _globals['_ORDERCANCELLED']._serialized_options = b'\262\350\030\013customer_id'
+  _globals['_ORDERCANCELLED']._serialized_options = b'\262\350\030\013customer_id\270\350\030\001'
   _globals['_ORDERRETURNED'].fields_by_name['reason']._loaded_options = None
   _globals['_ORDERRETURNED'].fields_by_name['reason']._serialized_options = b'\250\350\030\001'
   _globals['_ORDERRETURNED'].fields_by_name['sealed']._loaded_options = None
   _globals['_ORDERRETURNED'].fields_by_name['sealed']._serialized_options = b'\250\350\030\001'
   _globals['_ORDERRETURNED']._loaded_options = None
-  _globals['_ORDERRETURNED']._serialized_options = b'\262\350\030\013customer_id'
+  _globals['_ORDERRETURNED']._serialized_options = b'\262\350\030\013customer_id\270\350\030\001'
   _globals['_PERSONALDATA']._serialized_start=183
   _globals['_PERSONALDATA']._serialized_end=361
   _globals['_ORDERPLACED']._serialized_start=364
@@ -61,25 +61,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ORDERCONFIRMED']._serialized_start=721
   _globals['_ORDERCONFIRMED']._serialized_end=827
   _globals['_ORDERCANCELLED']._serialized_start=830
-  _globals['_ORDERCANCELLED']._serialized_end=1046
-  _globals['_ORDERLINEADDED']._serialized_start=1049
-  _globals['_ORDERLINEADDED']._serialized_end=1285
-  _globals['_ORDERLINEREMOVED']._serialized_start=1288
-  _globals['_ORDERLINEREMOVED']._serialized_end=1496
-  _globals['_SHIPPINGADDRESSCHANGED']._serialized_start=1499
-  _globals['_SHIPPINGADDRESSCHANGED']._serialized_end=1716
-  _globals['_ORDERHELD']._serialized_start=1718
-  _globals['_ORDERHELD']._serialized_end=1833
-  _globals['_ORDERAPPROVED']._serialized_start=1835
-  _globals['_ORDERAPPROVED']._serialized_end=1938
-  _globals['_ORDERREJECTED']._serialized_start=1940
-  _globals['_ORDERREJECTED']._serialized_end=2067
-  _globals['_ORDERSHIPPED']._serialized_start=2070
-  _globals['_ORDERSHIPPED']._serialized_end=2233
-  _globals['_ORDERDELIVERED']._serialized_start=2235
-  _globals['_ORDERDELIVERED']._serialized_end=2341
-  _globals['_ORDERRETURNED']._serialized_start=2344
-  _globals['_ORDERRETURNED']._serialized_end=2557
-  _globals['_ORDERASSESSED']._serialized_start=2560
-  _globals['_ORDERASSESSED']._serialized_end=2900
+  _globals['_ORDERCANCELLED']._serialized_end=1050
+  _globals['_ORDERLINEADDED']._serialized_start=1053
+  _globals['_ORDERLINEADDED']._serialized_end=1289
+  _globals['_ORDERLINEREMOVED']._serialized_start=1292
+  _globals['_ORDERLINEREMOVED']._serialized_end=1500
+  _globals['_SHIPPINGADDRESSCHANGED']._serialized_start=1503
+  _globals['_SHIPPINGADDRESSCHANGED']._serialized_end=1720
+  _globals['_ORDERHELD']._serialized_start=1722
+  _globals['_ORDERHELD']._serialized_end=1837
+  _globals['_ORDERAPPROVED']._serialized_start=1839
+  _globals['_ORDERAPPROVED']._serialized_end=1942
+  _globals['_ORDERREJECTED']._serialized_start=1944
+  _globals['_ORDERREJECTED']._serialized_end=2071
+  _globals['_ORDERSHIPPED']._serialized_start=2074
+  _globals['_ORDERSHIPPED']._serialized_end=2237
+  _globals['_ORDERDELIVERED']._serialized_start=2239
+  _globals['_ORDERDELIVERED']._serialized_end=2345
+  _globals['_ORDERRETURNED']._serialized_start=2348
+  _globals['_ORDERRETURNED']._serialized_end=2565
+  _globals['_ORDERASSESSED']._serialized_start=2568
+  _globals['_ORDERASSESSED']._serialized_end=2908
 # @@protoc_insertion_point(module_scope)

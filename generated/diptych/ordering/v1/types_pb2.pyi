@@ -181,6 +181,7 @@ class Order(_message.Message):
     DELIVER_TIME_FIELD_NUMBER: _builtins.int
     RETURN_TIME_FIELD_NUMBER: _builtins.int
     RETURN_REASON_FIELD_NUMBER: _builtins.int
+    FORGET_TIME_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order's id."""
     version: _builtins.int
@@ -265,6 +266,12 @@ class Order(_message.Message):
     def return_time(self) -> _timestamp_pb2.Timestamp:
         """The time of the return; unset before."""
 
+    @_builtins.property
+    def forget_time(self) -> _timestamp_pb2.Timestamp:
+        """The time at which the customer was forgotten. Personal fields from before are empty since then. Unset if the
+        customer was not forgotten.
+        """
+
     def __init__(
         self,
         *,
@@ -292,10 +299,11 @@ class Order(_message.Message):
         deliver_time: _timestamp_pb2.Timestamp | None = ...,
         return_time: _timestamp_pb2.Timestamp | None = ...,
         return_reason: _builtins.str = ...,
+        forget_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_time", b"cancel_time", "confirm_time", b"confirm_time", "deliver_time", b"deliver_time", "hold_time", b"hold_time", "place_time", b"place_time", "reject_time", b"reject_time", "return_time", b"return_time", "ship_time", b"ship_time", "shipping_address", b"shipping_address", "total", b"total"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_time", b"cancel_time", "confirm_time", b"confirm_time", "deliver_time", b"deliver_time", "forget_time", b"forget_time", "hold_time", b"hold_time", "place_time", b"place_time", "reject_time", b"reject_time", "return_time", b"return_time", "ship_time", b"ship_time", "shipping_address", b"shipping_address", "total", b"total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "cancel_reason", b"cancel_reason", "cancel_time", b"cancel_time", "carrier", b"carrier", "confirm_time", b"confirm_time", "customer_id", b"customer_id", "deliver_time", b"deliver_time", "hold_reason", b"hold_reason", "hold_time", b"hold_time", "lines", b"lines", "order_id", b"order_id", "place_time", b"place_time", "reject_reason", b"reject_reason", "reject_time", b"reject_time", "return_reason", b"return_reason", "return_time", b"return_time", "ship_time", b"ship_time", "shipping_address", b"shipping_address", "shipping_groups", b"shipping_groups", "state", b"state", "total", b"total", "tracking_code", b"tracking_code", "version", b"version", "warehouse_id", b"warehouse_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "cancel_reason", b"cancel_reason", "cancel_time", b"cancel_time", "carrier", b"carrier", "confirm_time", b"confirm_time", "customer_id", b"customer_id", "deliver_time", b"deliver_time", "forget_time", b"forget_time", "hold_reason", b"hold_reason", "hold_time", b"hold_time", "lines", b"lines", "order_id", b"order_id", "place_time", b"place_time", "reject_reason", b"reject_reason", "reject_time", b"reject_time", "return_reason", b"return_reason", "return_time", b"return_time", "ship_time", b"ship_time", "shipping_address", b"shipping_address", "shipping_groups", b"shipping_groups", "state", b"state", "total", b"total", "tracking_code", b"tracking_code", "version", b"version", "warehouse_id", b"warehouse_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

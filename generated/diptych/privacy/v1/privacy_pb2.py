@@ -23,9 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n diptych/privacy/v1/privacy.proto\x12\x12\x64iptych.privacy.v1\x1a google/protobuf/descriptor.proto:;\n\x08personal\x12\x1d.google.protobuf.FieldOptions\x18\x85\x8d\x03 \x01(\x08R\x08personal:;\n\x07subject\x12\x1f.google.protobuf.MessageOptions\x18\x86\x8d\x03 \x01(\tR\x07subjectBC\n\x12\x64iptych.privacy.v1P\x01Z+diptych.internal/stubs/privacy/v1;privacyv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n diptych/privacy/v1/privacy.proto\x12\x12\x64iptych.privacy.v1\x1a google/protobuf/descriptor.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x87\x01\n\x10SubjectForgotten\x12\x1d\n\nsubject_id\x18\x01 \x01(\tR\tsubjectId\x12\x15\n\x06key_id\x18\x02 \x01(\x0cR\x05keyId\x12=\n\x0c\x66orgotten_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x66orgottenAt:;\n\x08personal\x12\x1d.google.protobuf.FieldOptions\x18\x85\x8d\x03 \x01(\x08R\x08personal:;\n\x07subject\x12\x1f.google.protobuf.MessageOptions\x18\x86\x8d\x03 \x01(\tR\x07subject:C\n\x0b\x64ispensable\x12\x1f.google.protobuf.MessageOptions\x18\x87\x8d\x03 \x01(\x08R\x0b\x64ispensableBC\n\x12\x64iptych.privacy.v1P\x01Z+diptych.internal/stubs/privacy/v1;privacyv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,4 +34,6 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'diptych.privacy.v1.privacy_
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\022diptych.privacy.v1P\001Z+diptych.internal/stubs/privacy/v1;privacyv1'
+  _globals['_SUBJECTFORGOTTEN']._serialized_start=124
+  _globals['_SUBJECTFORGOTTEN']._serialized_end=259
 # @@protoc_insertion_point(module_scope)

@@ -5,13 +5,57 @@ Marks of personal data, declared as options of the fields that hold it."""
 
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pb2 as _descriptor_pb2
+from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import extension_dict as _extension_dict
 import builtins as _builtins
+import sys
+import typing as _typing
+
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
+else:
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+@_typing.final
+class SubjectForgotten(_message.Message):
+    """A person was forgotten: the key was destroyed with which their data in earlier events of this stream is sealed. It is
+    an event of any stream with such data.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBJECT_ID_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    FORGOTTEN_AT_FIELD_NUMBER: _builtins.int
+    subject_id: _builtins.str
+    """The person's id."""
+    key_id: _builtins.bytes
+    """The id of the key, which sealed data names."""
+    @_builtins.property
+    def forgotten_at(self) -> _timestamp_pb2.Timestamp:
+        """The time at which the key was destroyed."""
+
+    def __init__(
+        self,
+        *,
+        subject_id: _builtins.str = ...,
+        key_id: _builtins.bytes = ...,
+        forgotten_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["forgotten_at", b"forgotten_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["forgotten_at", b"forgotten_at", "key_id", b"key_id", "subject_id", b"subject_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubjectForgotten: _TypeAlias = SubjectForgotten  # noqa: Y015
+
 PERSONAL_FIELD_NUMBER: _builtins.int
 SUBJECT_FIELD_NUMBER: _builtins.int
+DISPENSABLE_FIELD_NUMBER: _builtins.int
 personal: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
 """Whether the field holds data about a person, for instance a name, an address or a text of theirs. Ids of persons
 are not marked.
@@ -19,4 +63,8 @@ are not marked.
 subject: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MessageOptions, _builtins.str]
 """The field with the id of the person whom the personal fields of the message are about. The message has a field
 `sealed`, too: where it is recorded, that field holds the personal ones, encrypted with a key of this person.
+"""
+dispensable: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MessageOptions, _builtins.bool]
+"""Whether the message is recorded without its personal fields once the person was forgotten. Otherwise a command that
+would record it is refused.
 """

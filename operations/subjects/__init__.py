@@ -1,0 +1,1 @@
+"""Persons as subjects of data: `diptych forget`, and `diptych export-subject`."""
