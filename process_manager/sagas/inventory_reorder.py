@@ -1,7 +1,8 @@
 """The purchase order of a reorder alert: raised once for each alert of a stock that has reorder terms.
 
-The alert names the order and what it orders, so whoever raises it again changes nothing. Other alerts name no
-order, and begin no saga.
+The alert names the order and what it orders, so whoever raises it again changes nothing. Who set the terms
+may not approve the order: the saga that raises it is no second person. Other alerts name no order, and begin
+no saga.
 """
 
 from datetime import timedelta
@@ -49,6 +50,7 @@ class Reorder(Struct, frozen=True):
     """The reason for which the order was rejected; empty while it is not."""
     over: str = ""
     """RAISED or ABORTED; empty before."""
+    terms_set_by: tuple[str, ...] = ()
 
 
 def react(reorder: Reorder, input_: Input) -> Reaction[Reorder]:
@@ -79,6 +81,7 @@ def begin(alert: events.ReorderAlertRaised) -> Reorder:
         price.currency_code,
         price.units,
         price.nanos,
+        terms_set_by=tuple(alert.terms_set_by),
     )
 
 
@@ -89,6 +92,7 @@ def raise_order(reorder: Reorder) -> Reaction[Reorder]:
         supplier_id=reorder.supplier_id,
         warehouse_id=reorder.warehouse_id,
         lines=[PurchaseLine(sku=reorder.sku, quantity=reorder.quantity, unit_price=price)],
+        requested_by=reorder.terms_set_by,
     )
     return Reaction(reorder, [Send(RAISE, request)])
 

@@ -1,6 +1,7 @@
 """Purchase orders that follow from reorder alerts, on the real rules, in memory."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -11,12 +12,14 @@ from command_server.contexts.inventory.domain.messages import (
     ReorderTerms,
 )
 from command_server.contexts.inventory.domain.purchase_messages import (
+    ApprovePurchaseOrder,
     PurchaseLine,
     RaisePurchaseOrder,
     SetReorderTerms,
 )
 from command_server.contexts.inventory.domain.stock import make_stock_id
 from command_server.kernel.money import Money
+from diptych_testing import folds
 from diptych_testing.saga_simulation import SagaSimulation
 from process_manager.saga import ActionNotPossible
 from process_manager.sagas.inventory import SAGAS
@@ -60,6 +63,22 @@ def test_each_alert_raises_one_order(simulation: SagaSimulation) -> None:
         assert (line.sku, line.quantity, line.unit_price) == (SKU, 50, TERMS.unit_price)
         assert (status(simulation, order_id), count_raised(simulation)) == ("RAISED", number)
         simulation.execute(receive(10, f"n-{number + 1}"))
+
+
+def test_who_set_the_terms_may_not_approve_what_they_order() -> None:
+    simulation = SagaSimulation(SAGAS, [inventory.CONTEXT])
+    dear = replace(TERMS, unit_price=Money("EUR", 1_000))
+    simulation.execute(RegisterProduct(SKU, "Green tea", 0), receive(10))
+    simulation.execute(SetReorderTerms(SKU, WAREHOUSE, dear, persons=frozenset({"till", "eve"})))
+    simulation.execute(SetReorderTerms(SKU, WAREHOUSE, dear, persons=frozenset({"bob"})))  # changes nothing
+    simulation.execute(reserve("r-1", 10))
+    simulation.settle()
+    folds.compare(simulation.world)
+    for own in ("till", "eve"):
+        approve = ApprovePurchaseOrder(ORDER_IDS[0], "another till", frozenset({"another till", own}))
+        simulation.world.assert_rejected(approve, "PURCHASE_ORDER_SAME_CALLER")
+    simulation.execute(ApprovePurchaseOrder(ORDER_IDS[0], "bob", frozenset({"bob"})))
+    assert get_order(simulation.world, ORDER_IDS[0]).status.name == "APPROVED"
 
 
 def test_an_order_whose_reply_is_lost_is_raised_once(simulation: SagaSimulation) -> None:

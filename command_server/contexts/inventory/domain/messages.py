@@ -329,6 +329,7 @@ class ReorderTermsSet:
     warehouse_id: str
     terms: ReorderTerms | None
     set_at: datetime
+    set_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,6 +353,7 @@ class ReorderAlertRaised:
     purchase_order_id: str
     """Empty if the stock has no reorder terms."""
     terms: ReorderTerms | None
+    terms_set_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

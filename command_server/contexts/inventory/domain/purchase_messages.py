@@ -52,6 +52,7 @@ class SetReorderTerms:
     sku: Sku
     warehouse_id: Id
     terms: ReorderTerms | None
+    persons: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,8 @@ class RaisePurchaseOrder:
     supplier_id: Id
     warehouse_id: Id
     lines: Annotated[tuple[PurchaseLine, ...], at_least(1), at_most(MAX_LINES)]
+    requested_by: Annotated[tuple[Annotated[str, length(1, 2048)], ...], at_most(4)] = ()
+    """Who asked for it besides the caller."""
     caller: str = ""
     persons: frozenset[str] = frozenset()
 

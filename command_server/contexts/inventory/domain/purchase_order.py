@@ -97,7 +97,7 @@ class PurchaseOrder:
     received: tuple[int, ...] = ()
     """The number of pieces that have arrived of each line."""
     raisers: tuple[str, ...] = ()
-    """The caller who raised it, and the person on whose behalf."""
+    """The caller who raised it, the person on whose behalf, and who asked for it."""
     expected_on: str = ""
 
 
@@ -222,7 +222,7 @@ def raise_order(command: RaisePurchaseOrder, states: Mapping[str, Any], now: dat
         needs_approval=Money(total.currency_code, APPROVAL_THRESHOLD) < total,
         raised_by=command.caller,
         raised_at=now,
-        raisers=tuple(sorted(command.persons | {command.caller})),
+        raisers=tuple(sorted(command.persons | {command.caller, *command.requested_by})),
     )
 
 

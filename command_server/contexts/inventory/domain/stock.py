@@ -64,6 +64,8 @@ class Stock:
     """The number of alerts so far."""
     terms: ReorderTerms | None = None
     """What an alert orders."""
+    terms_set_by: tuple[str, ...] = ()
+    """The persons who set that."""
 
     @property
     def exists(self) -> bool:
@@ -92,7 +94,8 @@ def with_alert(stock: Stock, events: Sequence[Event], now: datetime) -> Sequence
     if not after.is_low:
         return [*events, ReorderAlertCleared(*levels, now)]
     order_id = f"reorder-{make_stock_id(after.sku, after.warehouse_id)}-{after.alerts + 1}"
-    return [*events, ReorderAlertRaised(*levels, now, order_id if after.terms else "", after.terms)]
+    ordered = (order_id, after.terms, after.terms_set_by) if after.terms else ("", None, ())
+    return [*events, ReorderAlertRaised(*levels, now, *ordered)]
 
 
 def check_available(stock: Stock, sku: str, warehouse_id: str, quantity: int) -> None:
@@ -127,7 +130,7 @@ def evolve(stock: Stock, event: Event) -> Stock:
         case StockDiscontinued():
             return replace(stock, discontinued=True)
         case ReorderTermsSet():
-            return replace(stock, terms=event.terms)
+            return replace(stock, terms=event.terms, terms_set_by=event.set_by)
         case ReorderAlertRaised():
             return replace(stock, alerted=True, alerts=stock.alerts + 1)
         case ReorderAlertCleared():

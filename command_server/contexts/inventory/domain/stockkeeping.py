@@ -204,7 +204,8 @@ def set_reorder_terms(command: SetReorderTerms, stock: Stock, now: datetime) -> 
         return []
     if (terms := command.terms) is not None:
         sum_lines([PurchaseLine(command.sku, terms.quantity, terms.unit_price)])
-    return [ReorderTermsSet(command.sku, command.warehouse_id, command.terms, set_at=now)]
+    set_by = tuple(sorted(command.persons))
+    return [ReorderTermsSet(command.sku, command.warehouse_id, command.terms, now, set_by)]
 
 
 DECIDER = Decider(members(Command), (STOCK, PRODUCT, DELIVERY), "sku", streams, decide)

@@ -867,6 +867,7 @@ class RaisePurchaseOrderRequest(_message.Message):
     SUPPLIER_ID_FIELD_NUMBER: _builtins.int
     WAREHOUSE_ID_FIELD_NUMBER: _builtins.int
     LINES_FIELD_NUMBER: _builtins.int
+    REQUESTED_BY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     purchase_order_id: _builtins.str
@@ -879,6 +880,10 @@ class RaisePurchaseOrderRequest(_message.Message):
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.PurchaseLine]:
         """The lines, 1 to 50, each of another sku."""
 
+    @_builtins.property
+    def requested_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Persons besides the caller who asked for the order, none of whom may approve it."""
+
     def __init__(
         self,
         *,
@@ -887,10 +892,11 @@ class RaisePurchaseOrderRequest(_message.Message):
         supplier_id: _builtins.str = ...,
         warehouse_id: _builtins.str = ...,
         lines: _abc.Iterable[_types_pb2.PurchaseLine] | None = ...,
+        requested_by: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines", "purchase_order_id", b"purchase_order_id", "request_id", b"request_id", "supplier_id", b"supplier_id", "warehouse_id", b"warehouse_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines", "purchase_order_id", b"purchase_order_id", "request_id", b"request_id", "requested_by", b"requested_by", "supplier_id", b"supplier_id", "warehouse_id", b"warehouse_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

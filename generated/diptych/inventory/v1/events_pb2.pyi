@@ -607,6 +607,7 @@ class ReorderTermsSet(_message.Message):
     WAREHOUSE_ID_FIELD_NUMBER: _builtins.int
     TERMS_FIELD_NUMBER: _builtins.int
     SET_AT_FIELD_NUMBER: _builtins.int
+    SET_BY_FIELD_NUMBER: _builtins.int
     sku: _builtins.str
     """The stock keeping unit."""
     warehouse_id: _builtins.str
@@ -619,6 +620,12 @@ class ReorderTermsSet(_message.Message):
     def set_at(self) -> _timestamp_pb2.Timestamp:
         """The time of the change."""
 
+    @_builtins.property
+    def set_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The persons who set them: the subject of the caller's token, and the person on whose behalf the caller acts. Empty
+        in events of earlier releases.
+        """
+
     def __init__(
         self,
         *,
@@ -626,10 +633,11 @@ class ReorderTermsSet(_message.Message):
         warehouse_id: _builtins.str = ...,
         terms: _types_pb2.ReorderTerms | None = ...,
         set_at: _timestamp_pb2.Timestamp | None = ...,
+        set_by: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["set_at", b"set_at", "terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["set_at", b"set_at", "sku", b"sku", "terms", b"terms", "warehouse_id", b"warehouse_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["set_at", b"set_at", "set_by", b"set_by", "sku", b"sku", "terms", b"terms", "warehouse_id", b"warehouse_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -680,6 +688,7 @@ class ReorderAlertRaised(_message.Message):
     RAISED_AT_FIELD_NUMBER: _builtins.int
     PURCHASE_ORDER_ID_FIELD_NUMBER: _builtins.int
     TERMS_FIELD_NUMBER: _builtins.int
+    TERMS_SET_BY_FIELD_NUMBER: _builtins.int
     sku: _builtins.str
     """The stock keeping unit."""
     warehouse_id: _builtins.str
@@ -698,6 +707,10 @@ class ReorderAlertRaised(_message.Message):
     def terms(self) -> _types_pb2.ReorderTerms:
         """What it orders."""
 
+    @_builtins.property
+    def terms_set_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The persons who set the terms, none of whom may approve that purchase order."""
+
     def __init__(
         self,
         *,
@@ -708,10 +721,11 @@ class ReorderAlertRaised(_message.Message):
         raised_at: _timestamp_pb2.Timestamp | None = ...,
         purchase_order_id: _builtins.str = ...,
         terms: _types_pb2.ReorderTerms | None = ...,
+        terms_set_by: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["raised_at", b"raised_at", "terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "purchase_order_id", b"purchase_order_id", "raised_at", b"raised_at", "reorder_point", b"reorder_point", "sku", b"sku", "terms", b"terms", "warehouse_id", b"warehouse_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "purchase_order_id", b"purchase_order_id", "raised_at", b"raised_at", "reorder_point", b"reorder_point", "sku", b"sku", "terms", b"terms", "terms_set_by", b"terms_set_by", "warehouse_id", b"warehouse_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1072,8 +1086,8 @@ class PurchaseOrderRaised(_message.Message):
 
     @_builtins.property
     def raisers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The persons who raised the order, none of whom may approve it: the subject of the caller's token, and the person on
-        whose behalf the caller acts. Empty in events of earlier releases.
+        """The persons who raised the order, none of whom may approve it: the subject of the caller's token, the person on
+        whose behalf the caller acts, and who asked for it. Empty in events of earlier releases.
         """
 
     def __init__(

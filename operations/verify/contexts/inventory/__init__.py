@@ -126,6 +126,7 @@ def fold_stock_snapshot(events: Sequence[Event]) -> dict[str, Any]:
             "quantity": terms.quantity,
             "unit_price": encode_money(terms.unit_price),
         },
+        "terms_set_by": [*last.set_by] if (last := find_last(events, events_pb2.ReorderTermsSet)) else [],
     }
 
 
