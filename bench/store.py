@@ -16,11 +16,10 @@ from bench.environment import IN_FLIGHT, Environment
 from bench.kernel_requests import build_request, place_order_type
 from bench.process_cost import CpuMeter
 from command_server.contexts import ordering
-from command_server.kernel.batch import Batch, LoadedStreams, Request, Stream
+from command_server.kernel.batch import NEVER, Batch, LoadedStreams, Request, Stream
 from command_server.kernel.context import AggregateType, aggregate_types
 from command_server.kernel.group_commit import GroupCommit
 from command_server.kernel.ports import Changes
-from command_server.kernel.stream_loader import NEVER
 from command_server.postgres import statements
 from command_server.postgres.event_rows import encode_changes
 from command_server.postgres.event_store import SESSION_SETTINGS, PostgresEventStore

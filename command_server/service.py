@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import Any
 from uuid import UUID
 
+from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from grpc import StatusCode
 
@@ -33,10 +34,12 @@ from contracts.signed_tokens import GetKeyRing
 from contracts.streams import aggregate_id
 from runtime.codec import encode_timestamp, message_class
 from runtime.grpc import caller, metadata
+from runtime.grpc.access import AccessRule, rule_of
 from runtime.grpc.method import Context as CallContext
 from runtime.grpc.metrics import CALLS_SHED
 from runtime.grpc.rpc_error import RpcError
 from runtime.grpc.server import Service
+from runtime.process.start_error import StartError
 from runtime.telemetry import trace_context
 
 Execute = Callable[[Request], Awaitable[CommandResult]]
@@ -92,6 +95,7 @@ def command_services(
 
     Raises:
         TypeError: a proto and the domain differ, see `command_types`.
+        StartError: a method has no access rule, or an owner that nothing has.
     """
     kinds = command_types(context)
     return [
@@ -99,17 +103,37 @@ def command_services(
             service,
             {
                 method.name: _build_handler(
-                    kinds[method.full_name], message_class(method.output_type), execute, tokens, get_ring
+                    kinds[method.full_name],
+                    _find_rule(kinds[method.full_name], method),
+                    message_class(method.output_type),
+                    execute,
+                    tokens,
+                    get_ring,
                 )
                 for method in service.methods
             },
+            compares_owners=[method.name for method in service.methods],
         )
         for service in context.services
     ]
 
 
+def _find_rule(kind: CommandType, method: MethodDescriptor) -> AccessRule:
+    """Return the access rule of a command.
+
+    Raises:
+        StartError: it has none, or names an owner that neither the request nor an aggregate's state has.
+    """
+    rule = rule_of(method)
+    owners = {aggregate.owner for aggregate in kind.decider.aggregates}
+    if rule.owner and not rule.is_in_request and rule.owner not in owners:
+        raise StartError(f"{method.full_name}: no aggregate of its decider has the owner {rule.owner}")
+    return rule
+
+
 def _build_handler(
     kind: CommandType,
+    rule: AccessRule,
     response: type[Message],
     execute: Execute,
     tokens: ConsistencyTokens,
@@ -118,7 +142,7 @@ def _build_handler(
     complete = kind.build_completion(get_ring)
 
     async def handle(message: Any, context: CallContext) -> Message:
-        request = _read_request(kind, message, context, complete)
+        request = _read_request(kind, rule, message, context, complete)
         try:
             result = await execute(request)
         except RequestIdReused as error:
@@ -160,7 +184,7 @@ def _build_handler(
 
 
 def _read_request(
-    kind: CommandType, message: Any, context: CallContext, complete: Callable[[Any], Any]
+    kind: CommandType, rule: AccessRule, message: Any, context: CallContext, complete: Callable[[Any], Any]
 ) -> Request:
     arrived_at, remaining = perf_counter(), context.time_remaining()
     identity, (ids, ignored) = caller.current(), metadata.read_ids()
@@ -177,7 +201,7 @@ def _read_request(
         command=complete(command),
         caller=identity.subject,
         request_id=request_id,
-        digest=sha256(content).digest(),
+        digest=_digest(content, identity.on_behalf_of),
         expected_version=message.expected_version if has_expected else None,
         on_behalf_of=identity.on_behalf_of,
         correlation_id=ids.get(metadata.CORRELATION_ID, request_id),
@@ -186,6 +210,7 @@ def _read_request(
         arrived_at=arrived_at,
         deadline=None if remaining is None else arrived_at + remaining,
         size=len(content),
+        owners=None if rule.is_in_request else rule.find_owners(identity),
     )
 
 
@@ -199,6 +224,16 @@ def generate_id(subject: str, request_id: str) -> str:
     digits = digest.hexdigest()
     variant = "89ab"[int(digits[16], 16) & 3]
     return f"{digits[:8]}-{digits[8:12]}-5{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:32]}"
+
+
+def _digest(content: bytes, on_behalf_of: str | None) -> bytes:
+    """Return the digest of a request's content, and of the person for whom its caller acts.
+
+    So no answer for one person is one for another under the same request id. No content begins with a zero.
+    """
+    return sha256(
+        content if on_behalf_of is None else b"\0%b\0%b" % (on_behalf_of.encode(), content)
+    ).digest()
 
 
 def _serialize_content(message: Any) -> bytes:

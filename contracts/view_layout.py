@@ -12,8 +12,10 @@ per view under `view:<projection>:<generation>:{<id>}` with the fields
     parked         JSON, only while the aggregate is parked in this projection. `stale_since` in it is a time
                    (ms since 1970, by Redis's clock) before which the view includes all committed events;
                    0 if that is unknown
+    owner          the id of the person whose object it is, from the field that the view's option names;
+                   missing in views that belong to nobody, and in those of earlier releases until they change
     archived       time (ms since 1970) at which housekeeping left a tombstone in place of the view, until the
-                   view is restored: `version`, `revision`, `counted`, and `entries` that stay
+                   view is restored: `version`, `revision`, `counted`, `owner`, and `entries` that stay
     history_from   the first version with a history entry, only once housekeeping has removed older ones
     ...            readable columns, for people
 
@@ -68,20 +70,29 @@ class View:
     includes: tuple[tuple[str, str], ...] = ()
     """Stream types of other aggregates with the view's id, each with the name of the column that has the
     version of the last event that the view includes by way of its own events."""
+    owner: str = ""
+    """The field of the message with the id of the person to whom the object belongs; empty for nobody."""
 
     @classmethod
     def of(cls, message: type[Message]) -> "View":
         """Return the view declared by a message's option `diptych.projection.v1.view`.
 
         Raises:
-            ValueError: the message has no such option.
+            ValueError: the message has no such option, or no such owner.
         """
         options: Any = message.DESCRIPTOR.GetOptions()
         declared = options.Extensions[projection_pb2.view]
         if not declared.projection:
             raise ValueError(f"{message.DESCRIPTOR.full_name} has no option diptych.projection.v1.view")
-        includes = tuple((each.stream_type, each.version_field) for each in declared.includes)
-        return cls(message, declared.projection, tuple(declared.source_streams), includes=includes)
+        if declared.owner and declared.owner not in message.DESCRIPTOR.fields_by_name:
+            raise ValueError(f"{message.DESCRIPTOR.full_name} has no field {declared.owner}, its owner")
+        return cls(
+            message,
+            declared.projection,
+            tuple(declared.source_streams),
+            includes=tuple((each.stream_type, each.version_field) for each in declared.includes),
+            owner=declared.owner,
+        )
 
     def find_version_column(self, stream_type: str) -> str:
         """Return the column with the version of a stream that a view includes; empty if it includes none."""

@@ -37,12 +37,13 @@ def observe(tls: bool) -> None:
 @main.command()
 @click.option("--scope", "scopes", multiple=True, help="A scope; may be given several times.")
 @click.option("--subject", default="alice", show_default=True, help="The caller's name.")
+@click.option("--on-behalf-of", help="For whom it acts; needs the scope act.on-behalf.")
 @click.option("--ttl", type=Duration(), default="1h", show_default=True, help="Its lifetime.")
-def token(scopes: tuple[str, ...], subject: str, ttl: timedelta) -> None:
+def token(scopes: tuple[str, ...], subject: str, on_behalf_of: str | None, ttl: timedelta) -> None:
     """Print an access token for the local stack."""
     from devstack import tokens
 
-    click.echo(tokens.mint(read_settings(), scopes, subject, ttl))
+    click.echo(tokens.mint(read_settings(), scopes, subject, ttl, on_behalf_of))
 
 
 if __name__ == "__main__":

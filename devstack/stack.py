@@ -109,9 +109,15 @@ class Stack:
         """The credentials of calls to its processes; None for calls without TLS."""
         return read_credentials(variables(self.settings))
 
-    def token(self, *scopes: str, subject: str = "alice", lifetime: timedelta = timedelta(hours=1)) -> str:
+    def token(
+        self,
+        *scopes: str,
+        subject: str = "alice",
+        lifetime: timedelta = timedelta(hours=1),
+        on_behalf_of: str | None = None,
+    ) -> str:
         """Return an access token for the stack's processes."""
-        return tokens.mint(self.settings, scopes, subject, lifetime)
+        return tokens.mint(self.settings, scopes, subject, lifetime, on_behalf_of)
 
     async def start(self) -> None:
         """Start everything and wait until it serves; after a failure nothing keeps running.

@@ -49,7 +49,13 @@ def make_keys(jwks: Path) -> None:
     )
 
 
-def mint(settings: Settings, scopes: Iterable[str], subject: str, lifetime: timedelta) -> str:
+def mint(
+    settings: Settings,
+    scopes: Iterable[str],
+    subject: str,
+    lifetime: timedelta,
+    on_behalf_of: str | None = None,
+) -> str:
     """Return an access token for servers with these settings.
 
     Raises:
@@ -76,6 +82,7 @@ def mint(settings: Settings, scopes: Iterable[str], subject: str, lifetime: time
         "scope": " ".join(scopes),
         "iat": now,
         "exp": now + lifetime,
+        **({} if on_behalf_of is None else {"on_behalf_of": on_behalf_of}),
     }
     return jwt.encode(claims, key, algorithm="EdDSA", headers={"kid": _compute_key_id(key)})
 

@@ -20,6 +20,7 @@ RESERVED = frozenset(
         "contributions",
         "counted",
         "parked",
+        "owner",
         "archived",
         "history_from",
     }

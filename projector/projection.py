@@ -57,6 +57,8 @@ class RenderedView(msgspec.Struct, Generic[V], frozen=True):
     """The versions and the serialised history entries of the applied events."""
     event_contributions: tuple[tuple[str, str, str], ...]
     """The contributions of these history entries, as `Contribution` with the amount in decimal digits."""
+    owner: str | None = None
+    """The id of the person whose object it is; None if such views belong to nobody."""
 
 
 class Projection(Generic[V]):
@@ -229,7 +231,11 @@ class Projection(Generic[V]):
         """Return a view whose events are all skipped: nothing is derived from it."""
         if self._has_version:
             view.version = version  # type: ignore[attr-defined]
-        return RenderedView(view, view.SerializeToString(), (), (), (), (), (), ())
+        data, owner = view.SerializeToString(), self._find_owner(view)
+        return RenderedView(view, data, (), (), (), (), (), (), owner)
+
+    def _find_owner(self, view: V) -> str | None:
+        return getattr(view, self.view.owner) if self.view.owner else None
 
     def _render(self, view: V, version: int, history_entries: Sequence[HistoryEntry]) -> RenderedView[V]:
         if self._has_version:
@@ -249,6 +255,7 @@ class Projection(Generic[V]):
                     for contribution in self._event_contributions(entry)
                 )
             ),
+            owner=self._find_owner(view),
         )
 
 

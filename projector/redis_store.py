@@ -151,6 +151,8 @@ class RedisStore(RedisBuild):
             fields += ["entries", _json(after.entries).decode()]
         for column in content.columns:
             fields += column
+        if content.owner is not None:
+            fields += ["owner", content.owner]
         return (
             *identity,
             parked,

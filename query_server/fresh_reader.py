@@ -92,8 +92,23 @@ class FreshReader(msgspec.Struct, frozen=True, gc=False):
         Raises:
             RpcError: `missing`, the view does not exist; `VIEW_ARCHIVED`.
         """
-        fields = ("version", "history_from", "archived", "parked")
-        ((stored, first, archived, parked),) = await self._read(("HMGET", self.view.key(view_id), *fields))
+        views = self.views
+        fields = (
+            "version",
+            "history_from",
+            "archived",
+            "parked",
+            *(("data", "owner") if views.owners else ()),
+        )
+        command = ("HMGET", self.view.key(view_id), *fields)
+        try:
+            ((stored, first, archived, parked, *own),) = await self._read(command)
+        except RpcError as error:
+            if views.hides_failure(error):
+                raise missing.error(view_id) from error
+            raise
+        if own and views.hides(own[1:], own[0]):
+            raise missing.error(view_id)
         if parked:
             self.views.age.include_parked(parked)
         version = self.views.parse_version(view_id, stored)
@@ -111,6 +126,7 @@ class FreshReader(msgspec.Struct, frozen=True, gc=False):
 
     async def read(self, *commands: Command) -> list[Any]:
         """Return replies that were read while the projection had caught up."""
+        self.views.check_reaches_all()
         self.views.age.include_all()  # they may be about any view
         return await self._read(*commands)
 

@@ -5,7 +5,7 @@ handler, and it runs again from its start on the read model of that generation. 
 generation, and no call fails because of a switch. A watch takes along what it has sent.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +24,8 @@ from query_server.staleness import AnswerAge, select_oldest
 from query_server.view_reader import GenerationSwitched
 from query_server.watches import Watch, WatchProgress, WatchResponses
 from query_server.wire_format import RESUME_TOKEN, VIEW, check_numbers, encode_field
+from runtime.grpc import caller
+from runtime.grpc.access import AccessRule, rule_of
 from runtime.grpc.call_limit import CallLimit
 from runtime.grpc.method import Context, Handler
 from runtime.grpc.response_size import check_response_size
@@ -100,38 +102,63 @@ def query_service(
     indexes: Mapping[str, IndexFollower] = {},
 ) -> Service:
     """Return a context's QueryService; `indexes` are by name."""
+    rules = {method.name: rule_of(method) for method in context.service.methods}
     unary = {
         name: _make_query_handler(
             query.handler,
+            rules[name],
             [models[view] for view in (query.view, *query.others)],
             indexes[query.index.name] if query.index else None,
         )
         for name, query in context.queries.items()
     }
     streaming = {
-        name: _make_watch_handler(watch.handler, models[watch.view], notifications, watch_limit)
+        name: _make_watch_handler(watch.handler, rules[name], models[watch.view], notifications, watch_limit)
         for name, watch in context.watches.items()
     }
-    return Service(context.service, {**unary, **streaming})
+    return Service(context.service, {**unary, **streaming}, list_comparing(context))
+
+
+def list_comparing(context: QueryContext) -> Collection[str]:
+    """Return the methods whose views tell the owner that their rules name."""
+    queries: dict[str, Query | WatchQuery] = {**context.queries, **context.watches}
+    owners = {method.name: rule_of(method).owner for method in context.service.methods}
+    return {name for name, query in queries.items() if query.view.owner == owners[name] != ""}
+
+
+def _find_owners(rule: AccessRule) -> frozenset[str] | None:
+    """Return the persons whose views exist for the caller; None for everybody's.
+
+    The edge has compared the owner that a request names.
+    """
+    if rule.is_in_request or not rule.owner:
+        return None
+    return rule.find_owners(caller.current())
 
 
 def _make_query_handler(
-    handler: QueryHandler, models: Sequence[ServingReadModel], index: IndexFollower | None
+    handler: QueryHandler,
+    rule: AccessRule,
+    models: Sequence[ServingReadModel],
+    index: IndexFollower | None,
 ) -> Handler:
     first, *others = models
 
     async def handle(request: Any, context: Context) -> bytes:
-        deadline = compute_deadline(context.time_remaining())
+        deadline, owners = compute_deadline(context.time_remaining()), _find_owners(rule)
 
-        def make_reader(current: ReadModel, age: AnswerAge, *joined: FreshReader) -> FreshReader:
-            views = current.views.for_answer(age)
+        def make_reader(
+            current: ReadModel, age: AnswerAge, *joined: FreshReader, owners: frozenset[str] | None = None
+        ) -> FreshReader:
+            views = current.views.for_answer(age, owners)
             return FreshReader(views, current.freshness, request.at_least_as_fresh, deadline, joined, index)
 
         for _ in range(MAX_RUNS):
             current, joined = first.current, [model.current for model in others]
             age, ages = AnswerAge(current.staleness), [AnswerAge(each.staleness) for each in joined]
             try:
-                reader = make_reader(current, age, *map(make_reader, joined, ages))
+                # What the caller's objects refer to is part of them: the other views are not compared.
+                reader = make_reader(current, age, *map(make_reader, joined, ages), owners=owners)
                 return check_response_size(await handler(reader, request))
             except GenerationSwitched as switch:
                 follow(models, switch)
@@ -143,7 +170,11 @@ def _make_query_handler(
 
 
 def _make_watch_handler(
-    handler: WatchHandler, model: ServingReadModel, notifications: ChangeNotifications, limit: CallLimit
+    handler: WatchHandler,
+    rule: AccessRule,
+    model: ServingReadModel,
+    notifications: ChangeNotifications,
+    limit: CallLimit,
 ) -> Handler:
     async def handle(request: Any, context: Context) -> None:
         with limit.take_place():
@@ -154,7 +185,7 @@ def _make_watch_handler(
         while True:
             current = model.current
             watch = Watch(
-                current.views.for_answer(AnswerAge(current.staleness)),
+                current.views.for_answer(AnswerAge(current.staleness), _find_owners(rule)),
                 notifications,
                 current.freshness,
                 request.resume_token,

@@ -11,10 +11,14 @@ marker, so Redis itself decides of which generation an answer is. If the name is
 
 Views are returned as they are stored, but each is parsed first (0.4 us for an order of one line): a view that
 no client could read fails alone, and not the list or batch that it is in.
+
+The reader of a caller who reaches its own objects alone (`for_answer`) reads the owner of each view in the
+same command, and takes the views of others for missing ones, whatever is the matter with them.
 """
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -100,31 +104,73 @@ class ViewReader:
         self._parse = view.message.FromString
         self.age = AnswerAge()
         """Told of the parked views that are read."""
+        self.owners: frozenset[bytes] | None = None
+        """The persons whose views exist for the caller; None for everybody's."""
+        self.owner_fields: tuple[str, ...] = ()
+        """`owner`, the last field of each read of a view's hash, if it matters; `hides` takes its value."""
         self._unreadable_entries = logs.LimitedErrors(
             log, "Index entries cannot be read", projection=view.projection
         )
 
-    def for_answer(self, age: AnswerAge) -> "ViewReader":
-        """Return a reader for one answer, which tells `age` of the parked views that it reads."""
+    def for_answer(self, age: AnswerAge, owners: frozenset[str] | None = None) -> "ViewReader":
+        """Return a reader for one answer, which tells `age` of the parked views that it reads.
+
+        Args:
+            age: the age of the answer.
+            owners: the persons whose views exist for the caller; None for everybody's.
+        """
         reader = ViewReader.__new__(ViewReader)
         reader.__dict__.update(self.__dict__)
         reader.age = age
+        if owners is not None:
+            reader.owners = frozenset(map(str.encode, owners))
+            reader.owner_fields = ("owner",)
         return reader
+
+    def hides(self, owner: Sequence[bytes | None], data: bytes | None) -> bool:
+        """Return whether a view does not exist for the caller, because it belongs to somebody else.
+
+        Args:
+            owner: the reply to `owner_fields`.
+            data: the serialised view, which tells the owner if an earlier release has written its hash.
+        """
+        if self.owners is None:
+            return False
+        value = owner[0]
+        if value is None and data and self.view.owner:
+            with suppress(DecodeError):
+                value = getattr(self._parse(data), self.view.owner).encode()
+        return value not in self.owners
+
+    def check_reaches_all(self) -> None:
+        """Check that a read that is not about one view is not for a caller who reaches its own objects alone.
+
+        Raises:
+            RuntimeError: it is; the request of such a method must name the owner.
+        """
+        if self.owners is not None:
+            raise RuntimeError(f"{self.view.projection}: a list or sum whose request does not name the owner")
+
+    def hides_failure(self, error: RpcError) -> bool:
+        """Return whether the error of an unreadable hash must be hidden: it may be somebody else's."""
+        return self.owners is not None and error.reason == "VIEW_UNREADABLE"
 
     async def get(self, view_id: str) -> bytes | Archived | None:
         """Return a serialised view, its tombstone if it is archived, or None if it does not exist."""
         try:
-            (serving, marker), (data, parked) = await self._redis.call_behind(
+            (serving, marker), (data, parked, *owner) = await self._redis.call_behind(
                 self._read_marker, self.data_command(view_id)
             )
         except RpcError as error:
             await self._check_failed_read(error)
+            if self.hides_failure(error):
+                return None
             raise
         if serving not in self._serving_names:
             self._check_serving(serving)
         if marker is None:
             raise self.rebuilding_error()
-        if data:
+        if data and not self.hides(owner, data):
             if parked:
                 self.age.include_parked(parked)
             return self.check(view_id, data)
@@ -133,20 +179,37 @@ class ViewReader:
 
     async def find(self, view_id: str) -> bytes | Archived | None:
         """Return a serialised view or tombstone as `get` does, read while the projection had caught up."""
-        command = ("HMGET", self.view.key(view_id), "data", "version", "archived", "parked")
-        _, ((data, version, archived, parked),) = await self.read_while_ready(command)
-        if parked:
-            self.age.include_parked(parked)
-        return self.check_found(view_id, data, version, archived)
+        try:
+            _, (fields,) = await self.read_while_ready(self.find_command(view_id))
+        except RpcError as error:
+            if self.hides_failure(error):
+                return None
+            raise
+        return self.check_found(view_id, *fields)
+
+    def find_command(self, view_id: str) -> Command:
+        """Return the command that reads a view or its tombstone; `check_found` takes its reply."""
+        key = self.view.key(view_id)
+        return ("HMGET", key, "data", "version", "archived", "parked", *self.owner_fields)
 
     def check_found(
-        self, view_id: str, data: bytes | None, version: bytes | None, archived: bytes | None
+        self,
+        view_id: str,
+        data: bytes | None,
+        version: bytes | None,
+        archived: bytes | None,
+        parked: bytes | None,
+        *owner: bytes | None,
     ) -> bytes | Archived | None:
         """Return the view or the tombstone in these fields of a hash; None if there is neither.
 
         Raises:
             RpcError: `VIEW_UNREADABLE`.
         """
+        if self.hides(owner, data):
+            return None
+        if parked:
+            self.age.include_parked(parked)
         if data:
             return self.check(view_id, data)
         number = self.parse_version(view_id, version)
@@ -178,8 +241,10 @@ class ViewReader:
             return [None] * len(view_ids)
         return self.check_all(view_ids, [self.select_data(*row) for row in rows])
 
-    def select_data(self, data: bytes | None, parked: bytes | None) -> bytes | None:
+    def select_data(self, data: bytes | None, parked: bytes | None, *owner: bytes | None) -> bytes | None:
         """Return the serialised view in a reply to `data_command`."""
+        if self.hides(owner, data):
+            return None
         if parked:
             self.age.include_parked(parked)
         return data
@@ -290,6 +355,7 @@ class ViewReader:
         self, windows: Sequence[Window], after: str, count: int
     ) -> list[tuple[str, list[str]]]:
         """Return each window's index with its members as `get_members` does, in one round trip."""
+        self.check_reaches_all()
         self.age.include_all()
         commands: list[Command] = []
         for window in windows:
@@ -315,12 +381,14 @@ class ViewReader:
         return [view for views in each for view in views]
 
     async def _read_listed_views(self, view_ids: Sequence[str]) -> list[ListedView | RpcError | None]:
-        commands = [("HMGET", self.view.key(view_id), "data", "entries") for view_id in view_ids]
-        _, rows = await self.read_while_ready(*commands)
-        views = self.check_all(view_ids, [data for data, _ in rows])
+        key, fields = self.view.key, ("data", "entries", *self.owner_fields)
+        _, rows = await self.read_while_ready(*(("HMGET", key(view_id), *fields) for view_id in view_ids))
+        views = self.check_all(
+            view_ids, [None if self.hides(owner, data) else data for data, _, *owner in rows]
+        )
         return [
-            ListedView(view, entries or b"[]") if isinstance(view, bytes) else view
-            for view, (_, entries) in zip(views, rows, strict=True)
+            ListedView(view, row[1] or b"[]") if isinstance(view, bytes) else view
+            for view, row in zip(views, rows, strict=True)
         ]
 
     def has_entry(self, view: ListedView, entry: tuple[str, str]) -> bool:
@@ -339,7 +407,7 @@ class ViewReader:
 
     def data_command(self, view_id: str) -> Command:
         """Return the command that reads a serialised view; `select_data` takes its reply."""
-        return ("HMGET", self.view.key(view_id), "data", "parked")
+        return ("HMGET", self.view.key(view_id), "data", "parked", *self.owner_fields)
 
     def version_command(self, view_id: str, column: str = "version") -> Command:
         """Return the command that reads a view's version, and the record of its parked aggregate.

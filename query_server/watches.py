@@ -207,14 +207,12 @@ async def watch_view(watch: Watch, view_id: str, missing: NotFound) -> WatchResp
             watch.progress.sent.set(view_id, sent_version, 0)
         while True:
             watch.views.age.restart()
-            (fields,) = await build.read(("HMGET", key, "data", "version", "archived", "parked"))
-            *fields, parked = fields
-            if parked:
-                watch.views.age.include_parked(parked)
-            found = watch.views.check_found(view_id, *fields)
-            version = watch.views.parse_version(view_id, fields[1])
+            data, stored_version, archived, parked, *owner = await _read_hash(watch, build, view_id, missing)
+            found = watch.views.check_found(view_id, data, stored_version, archived, parked, *owner)
+            version = 0 if found is None else watch.views.parse_version(view_id, stored_version)
             if found is None:
-                if not is_switched:
+                # Another generation may lack the view as yet. A view of somebody else is there, and hidden.
+                if not is_switched or (stored_version and watch.views.hides(owner, data)):
                     raise missing.error(view_id)
             elif isinstance(found, Archived):
                 if version > sent_version:
@@ -226,6 +224,19 @@ async def watch_view(watch: Watch, view_id: str, missing: NotFound) -> WatchResp
                 watch.progress.sent.set(view_id, sent_version, sent_content)
                 yield found, build.mint_token(sent_version)
             await signal.wait()
+
+
+async def _read_hash(
+    watch: Watch, build: WatchedBuild, view_id: str, missing: NotFound
+) -> Sequence[bytes | None]:
+    """Return the reply to `ViewReader.find_command`."""
+    try:
+        (fields,) = await build.read(watch.views.find_command(view_id))
+    except RpcError as error:
+        if watch.views.hides_failure(error):
+            raise missing.error(view_id) from error
+        raise
+    return fields  # type: ignore[no-any-return]
 
 
 async def watch_feed(watch: Watch, feed_key: str, index: str) -> WatchResponses:
@@ -318,10 +329,13 @@ async def _read_views(build: WatchedBuild, view_ids: Sequence[str]) -> list[Vers
         return []
     key, views = build.views.view.key, build.views
     try:
-        replies = await build.read(*(("HMGET", key(view_id), "data", "version") for view_id in view_ids))
+        fields = ("data", "version", *views.owner_fields)
+        replies = await build.read(*(("HMGET", key(view_id), *fields) for view_id in view_ids))
         return [
-            (views.check(view_id, data), views.parse_version(view_id, version)) if data else None
-            for view_id, (data, version) in zip(view_ids, replies, strict=True)
+            (views.check(view_id, data), views.parse_version(view_id, version))
+            if data and not views.hides(owner, data)
+            else None
+            for view_id, (data, version, *owner) in zip(view_ids, replies, strict=True)
         ]
     except RpcError as error:
         if error.reason != "VIEW_UNREADABLE":

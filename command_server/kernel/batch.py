@@ -1,19 +1,22 @@
 """The decisions of one batch, in memory: loaded streams and recorded requests in, rows to write out.
 
 Commands are decided in order of arrival. Each sees the state that the commands before it produced.
+
+A caller who reaches its own objects alone gets the same answers about the objects of others as about missing
+ones: the decision sees their streams without events. If it adds some nevertheless, the command is refused.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from time import perf_counter
 from typing import Any
 
 import msgspec
 
 from command_server.kernel.clock import choose_time
-from command_server.kernel.context import AggregateType, CommandType
-from command_server.kernel.decider import Rejected, RejectionKind, no_related_streams
+from command_server.kernel.context import LOOKUP_FIELD, AggregateType, CommandType
+from command_server.kernel.decider import NotFound, Rejected, RejectionKind, no_related_streams
 from command_server.kernel.outcomes import Accepted, Outcome, Rejection, RequestIdReused
 from command_server.kernel.ports import (
     Changes,
@@ -34,6 +37,9 @@ from contracts.personal_data import FindKey, SubjectIsForgotten
 from contracts.sealed_states import seal_state
 
 _encode_json = msgspec.json.Encoder().encode
+
+NEVER = datetime.min.replace(tzinfo=UTC)
+"""`updated_at` of a stream without events."""
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
@@ -57,6 +63,8 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     """On the same clock; None if the caller set no deadline."""
     size: int = 0
     """Bytes of the request."""
+    owners: frozenset[str] | None = None
+    """The persons whose objects the command may change; None for everybody's."""
 
     @property
     def key(self) -> RequestKey:
@@ -111,6 +119,14 @@ class Stream:
     """Its row is to be written."""
     replaces_snapshot: bool = False
     """Its row has a snapshot of other code that would take long to fold again."""
+
+    def is_visible(self, owners: frozenset[str]) -> bool:
+        """Return whether it belongs to one of these persons, or to nobody because it does not exist."""
+        return not self.version or self.type.belongs_to(self.state, owners)
+
+    def hide(self) -> "Stream":
+        """Return the stream as it would be without events."""
+        return Stream(self.type, 0, self.type.initial, NEVER, is_new=True)
 
 
 @dataclass(slots=True)
@@ -185,7 +201,7 @@ class Batch:
 
     def _select_streams(self, request: Request) -> dict[str, Stream]:
         decider, command = request.kind.decider, request.command
-        streams = {name: self._get_stream(name) for name in decider.streams(command)}
+        streams = self._get_streams(request, decider.streams(command))
         if decider.related_streams is no_related_streams:
             return streams
         related_streams = decider.related_streams(
@@ -193,7 +209,23 @@ class Batch:
         )
         # The loader derived the related streams from states that it read before the lock. Another server, or
         # an earlier command of this batch, may have changed those states, and with them the related streams.
-        return streams | {name: self._get_stream(name) for name in related_streams}
+        return streams | self._get_streams(request, related_streams)
+
+    def _get_streams(self, request: Request, names: Sequence[str]) -> dict[str, Stream]:
+        """Return streams by name, without events those that must belong to the caller and do not."""
+        streams = {name: self._get_stream(name) for name in names}
+        if request.owners is not None:
+            for name in request.kind.decider.list_owned_streams(request.command):
+                if name in streams and not streams[name].is_visible(request.owners):
+                    streams[name] = streams[name].hide()
+        return streams
+
+    def _is_of_others(self, request: Request, streams: Mapping[str, Stream]) -> bool:
+        """Return whether a stream that must belong to the caller does not."""
+        if request.owners is None:
+            return False
+        owned = request.kind.decider.list_owned_streams(request.command)
+        return any(name not in streams or streams[name] is not self._streams[name] for name in owned)
 
     def _get_stream(self, name: str) -> Stream:
         if name in self._failures:
@@ -232,10 +264,17 @@ class Batch:
             details = {"expected_version": str(expected), "actual_version": str(actual)}
             return Rejection("VERSION_MISMATCH", RejectionKind.VERSION, details)
         states = {name: stream.state for name, stream in streams.items()}
+        command, is_of_others = request.command, self._is_of_others(request, streams)
+        if is_of_others and request.kind.decider.lookup:
+            command = replace(command, **{LOOKUP_FIELD: None})
         try:
-            new_events = request.kind.decider.decide(request.command, states, now)
+            new_events = request.kind.decider.decide(command, states, now)
+            if is_of_others and any(new_events.values()):
+                raise NotFound("OBJECT_NOT_FOUND")
             self._apply(request, streams, new_events, now, ahead)
         except Rejected as error:
+            if is_of_others and any(error.events.values()):
+                return Rejection("OBJECT_NOT_FOUND", RejectionKind.NOT_FOUND, {})
             self._apply(request, streams, error.events, now, ahead)
             return Rejection(error.reason, error.kind, error.details)
         # Streams that the command looked at and that do not exist are left out, but for its target.

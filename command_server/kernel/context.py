@@ -180,6 +180,9 @@ class AggregateType:
         self.stream_type = aggregate.stream_type
         self.initial = aggregate.initial
         self.evolve = aggregate.evolve
+        self._owner = aggregate.owner
+        if self._owner and not hasattr(aggregate.initial, self._owner):
+            raise TypeError(f"{aggregate.stream_type}: its state has no attribute {self._owner}")
         self._events = context.events
         self._subjects = aggregate.subjects
         self.descriptors = context.events.descriptors
@@ -237,6 +240,10 @@ class AggregateType:
     def apply(self, state: Any, event: StoredEvent) -> Any:
         """Return the state after an event."""
         return state if event.type == FORGOTTEN else self.evolve(state, self.decode(event))
+
+    def belongs_to(self, state: Any, owners: frozenset[str]) -> bool:
+        """Return whether a state belongs to one of these persons."""
+        return bool(self._owner) and getattr(state, self._owner) in owners
 
     def fold(self, state: Any, events: Sequence[StoredEvent]) -> Any:
         """Return the state after the events."""

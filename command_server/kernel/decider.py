@@ -98,6 +98,8 @@ class Aggregate:
     subjects: Callable[[Any, str], Sequence[str]] | None = None
     """`subjects(state, aggregate id)`: the persons whose data a state holds. Aggregates have it whose
     events are about persons."""
+    owner: str = ""
+    """The attribute of the state with the id of the person to whom it belongs; empty if there is none."""
 
     def stream(self, aggregate_id: str) -> str:
         """Return the name of the stream with this id."""
@@ -137,6 +139,13 @@ class Decider:
     names. Return none if the states do not allow the command."""
     lookup: Lookup | None = None
     """The events of other streams that the commands need; None if they need none."""
+    owned_streams: Callable[[Any], Sequence[str]] | None = None
+    """`owned_streams(command)`: the streams that must be of a caller who reaches its own objects alone; by
+    default the first one. The streams of others do not exist for such a caller."""
+
+    def list_owned_streams(self, command: Any) -> Sequence[str]:
+        """Return the streams that must belong to the caller."""
+        return (self.owned_streams or (lambda each: self.streams(each)[:1]))(command)
 
 
 def members(union: object) -> tuple[type, ...]:

@@ -21,12 +21,11 @@ few bytes of them, because it holds locks; a stream with more is not loaded, and
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from itertools import chain
 
 import msgspec
 
-from command_server.kernel.batch import LoadedStreams, NotFolded, Request, Stream, StreamLocked
+from command_server.kernel.batch import NEVER, LoadedStreams, NotFolded, Request, Stream, StreamLocked
 from command_server.kernel.context import AggregateType
 from command_server.kernel.decider import no_related_streams
 from command_server.kernel.fold import fill_read
@@ -34,8 +33,6 @@ from command_server.kernel.ports import RequestLookup, StoredStream, Transaction
 from command_server.kernel.snapshot import FoldedState
 from contracts.streams import stream_type
 
-NEVER = datetime.min.replace(tzinfo=UTC)
-"""`updated_at` of a stream without events."""
 MAX_FOLDED_EVENTS = 1_000
 """Events that a transaction folds, of all its streams together: some ten milliseconds."""
 MAX_BATCH_STREAMS = 1_000

@@ -21,9 +21,20 @@ async def get_fulfilment(fulfilments: FreshReader, request: protocol.GetFulfilme
 
 
 async def list_fulfilments(fulfilments: FreshReader, request: protocol.ListFulfilmentsRequest) -> bytes:
-    values = ("state", Fulfilment.State.Name(request.state)) if request.state else ("all",)
-    window = Window(fulfilments.view.index(*values))
+    window = Window(_select_index(fulfilments.view, request.customer_id, request.state))
     return (await list_pages.read_page(fulfilments, window, request)).encode()
+
+
+def _select_index(view: View, customer_id: str, state: Fulfilment.State.ValueType) -> str:
+    match customer_id, state:
+        case "", Fulfilment.STATE_UNSPECIFIED:
+            return view.index("all")
+        case _, Fulfilment.STATE_UNSPECIFIED:
+            return view.index("customer", customer_id)
+        case "", _:
+            return view.index("state", Fulfilment.State.Name(state))
+        case _:
+            return view.index("customer_state", customer_id, Fulfilment.State.Name(state))
 
 
 def watch_fulfilment(watch: Watch, request: protocol.WatchFulfilmentRequest) -> WatchResponses:

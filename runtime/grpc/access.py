@@ -32,6 +32,8 @@ class AccessRule:
     """The field with the owner's id; empty if the method works on any object."""
     is_in_request: bool
     """Whether the field is one of the request."""
+    accepts_own: bool
+    """Whether the request or the method's handler compares the owner with the caller."""
     own: str
     """The scope that reaches the caller's own objects."""
     all: str
@@ -53,16 +55,20 @@ class AccessRule:
             raise scope_missing(self.scope, path)
         if who.on_behalf_of is not None and ACT_ON_BEHALF not in scopes:
             raise scope_missing(ACT_ON_BEHALF, path)
-        if self.owner and self.all not in scopes and (not self.is_in_request or self.own not in scopes):
-            raise scope_missing(self.own if self.is_in_request else self.all, path)
+        if self.owner and self.all not in scopes and not (self.accepts_own and self.own in scopes):
+            raise scope_missing(self.own if self.accepts_own else self.all, path)
 
     def find_owners(self, who: Caller) -> frozenset[str] | None:
         """Return the persons whose objects a caller may reach, or None for everybody's."""
         return None if not self.owner or self.all in who.scopes else who.persons
 
 
-def rule_of(method: MethodDescriptor) -> AccessRule:
+def rule_of(method: MethodDescriptor, *, compares_owner: bool = False) -> AccessRule:
     """Return the access rule of a method.
+
+    Args:
+        method: the method.
+        compares_owner: whether its handler compares the owner of the object with the caller.
 
     Raises:
         StartError: the method has none, so nobody may call it, or one that does not say on whose objects.
@@ -77,7 +83,10 @@ def rule_of(method: MethodDescriptor) -> AccessRule:
         raise StartError(f"{method.full_name}: the owner in the request, {rule.owner}, is not one string")
     context = context_of(method.containing_service.full_name)
     names = {"own": f"{context}.own", "all": f"{context}.all"}
-    return AccessRule(method.full_name, rule.scope, rule.owner, field is not None, **names)
+    is_in_request = field is not None
+    return AccessRule(
+        method.full_name, rule.scope, rule.owner, is_in_request, is_in_request or compares_owner, **names
+    )
 
 
 def scopes_of(method: MethodDescriptor) -> tuple[str, ...]:

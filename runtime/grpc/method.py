@@ -67,8 +67,12 @@ class Method:
     """The fields of the request with the ids that are recorded with a call; None if calls are not."""
 
     @classmethod
-    def of(cls, method: MethodDescriptor) -> "Method":
+    def of(cls, method: MethodDescriptor, *, compares_owner: bool = False) -> "Method":
         """Return the method of a descriptor.
+
+        Args:
+            method: the descriptor.
+            compares_owner: whether its handler compares the owner of the object with the caller.
 
         Raises:
             StartError: the method has no access rule.
@@ -76,7 +80,7 @@ class Method:
         return cls(
             path=f"/{method.containing_service.full_name}/{method.name}",
             request=GetMessageClass(method.input_type),
-            rule=access.rule_of(method),
+            rule=access.rule_of(method, compares_owner=compares_owner),
             streams=method.server_streaming,
             recorded_ids=access.recorded_ids_of(method),
         )

@@ -24,6 +24,9 @@ class Service:
 
     descriptor: ServiceDescriptor
     handlers: Mapping[str, Handler]
+    compares_owners: Collection[str] = ()
+    """The methods whose handlers compare the owner with the caller where only the object knows it. Calls of
+    other such methods need the scope that reaches all objects."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +66,9 @@ class Routes:
         for service in services:
             _check_complete(service)
             for name, handler in service.handlers.items():
-                method = Method.of(service.descriptor.methods_by_name[name])
+                method = Method.of(
+                    service.descriptor.methods_by_name[name], compares_owner=name in service.compares_owners
+                )
                 for interceptor in reversed(interceptors):
                     handler = interceptor(method, handler)
                 self._routes[method.path] = Route(handler, method.streams)

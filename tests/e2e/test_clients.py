@@ -52,8 +52,8 @@ async def test_a_rejection_has_its_reason_and_facts(
     with write, read, pytest.raises(Rejection) as raised:
         assert page.place(write, order_of("client-bea", order_id="client-bea-1"))
         assert page.place(write, order_of("client-bea", order_id="client-bea-1")) is None
-        confirm = commands.ConfirmOrderRequest(order_id="nobody")
-        await asyncio.to_thread(write.send, CommandServiceStub(write.channel).ConfirmOrder, confirm)
+        cancel = commands.CancelOrderRequest(order_id="nobody", reason="enough")
+        await asyncio.to_thread(write.send, CommandServiceStub(write.channel).CancelOrder, cancel)
     assert "ORDER_EXISTS" in capsys.readouterr().out
     assert (raised.value.code, raised.value.reason) == (grpc.StatusCode.NOT_FOUND, "ORDER_NOT_FOUND")
     assert raised.value.domain == "ordering.diptych"

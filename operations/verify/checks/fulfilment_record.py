@@ -57,7 +57,9 @@ def list_indexes(view: types.Fulfilment) -> list[tuple[str, str]]:
     time = view.due_time if is_due else view.begin_time
     number = (2 if is_due else 1) * 2**61 - time.ToMicroseconds()
     state = types.Fulfilment.State.Name(view.state)
-    return list_entries(FULFILMENT, index_member(number, view.order_id), ("all",), ("state", state))
+    customer = [("customer", view.customer_id), ("customer_state", view.customer_id, state)]
+    names = [("all",), ("state", state), *(customer if view.customer_id else ())]
+    return list_entries(FULFILMENT, index_member(number, view.order_id), *names)
 
 
 AGGREGATES = (

@@ -90,7 +90,7 @@ def compare_view(check: ViewCheck, standby: bool) -> None:
     check.version = version
     check.expected = _fold(check, version)
     compare_content = _compare_tombstone if check.archived else _compare_content
-    for text in (*compare_content(check), *_compare_fields(check)):
+    for text in (*compare_content(check), *_compare_owner(check), *_compare_fields(check)):
         check.report(f"{text} (version {version})")
 
 
@@ -133,6 +133,14 @@ def _compare_tombstone(check: ViewCheck) -> Iterator[str]:
         yield "archived, but its aggregate has not ended"
     if b"data" in check.view:
         yield "archived, but has data"
+
+
+def _compare_owner(check: ViewCheck) -> Iterator[str]:
+    """Compare the owner; views that were written before there was one have none until they change."""
+    if check.spec.view.owner and (owner := check.view.get(b"owner")) is not None:
+        expected = getattr(check.expected, check.spec.view.owner)
+        if owner != expected.encode():
+            yield f"owner is {owner.decode('utf-8', 'replace')!r}, expected {expected!r}"
 
 
 def _compare_fields(check: ViewCheck) -> Iterator[str]:

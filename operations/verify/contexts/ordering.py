@@ -189,7 +189,10 @@ def fold_history(events: Sequence[Event]) -> types.OrderHistory:
     """Return the history of an order, with the time of its last end."""
     last = find_last(events, *END_TIMES)
     end_time = getattr(last, END_TIMES[type(last)]) if last else None
-    return types.OrderHistory(order_id=events[0].message.order_id, version=len(events), end_time=end_time)
+    placed = events[0].message
+    return types.OrderHistory(
+        order_id=placed.order_id, customer_id=placed.customer_id, version=len(events), end_time=end_time
+    )
 
 
 def history_entry(event: Event) -> types.OrderHistoryEntry:

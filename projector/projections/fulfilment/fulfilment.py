@@ -16,14 +16,18 @@ highest number."""
 
 
 def index_entries(fulfilment: views.Fulfilment) -> list[Entry]:
-    """List all fulfilments, and those in each state, the longest overdue first."""
+    """List fulfilments by customer, by state, by both, and all together, the longest overdue first."""
     if fulfilment.HasField("due_time"):
         number = DUE - fulfilment.due_time.ToMicroseconds()
     else:
         number = NEVER_DUE - fulfilment.begin_time.ToMicroseconds()
     member = index_member(number, fulfilment.order_id)
     state = views.Fulfilment.State.Name(fulfilment.state)
-    return [(VIEW.index("all"), member), (VIEW.index("state", state), member)]
+    entries = [(VIEW.index("all"), member), (VIEW.index("state", state), member)]
+    if customer_id := fulfilment.customer_id:
+        entries.append((VIEW.index("customer", customer_id), member))
+        entries.append((VIEW.index("customer_state", customer_id, state), member))
+    return entries
 
 
 FULFILMENTS = Projection[views.Fulfilment](

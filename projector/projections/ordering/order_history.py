@@ -24,8 +24,9 @@ HISTORIES = Projection[views.OrderHistory](
 
 @HISTORIES.on(v2.OrderPlaced)
 def placed(history: views.OrderHistory, event: v2.OrderPlaced) -> None:
-    """The view itself has only the id and the end: everything else is in the entries."""
+    """The view itself has only ids and the end: everything else is in the entries."""
     history.order_id = event.order_id
+    history.customer_id = event.customer_id
 
 
 @HISTORIES.on(v1.OrderRejected)

@@ -53,6 +53,14 @@ async def test_a_column_with_another_value(system: System, column: str) -> None:
     assert problem.startswith(f"view ledger.cheque c-2: column {column} is 'x', expected ")
 
 
+async def test_a_view_with_another_owner(system: System) -> None:
+    await system.redis.hdel(CHEQUE.key("c-2"), "owner")  # as views of earlier releases
+    assert await system.find_problems() == []
+    await system.redis.hset(CHEQUE.key("c-2"), "owner", "mallory")
+    (problem,) = await system.find_problems()
+    assert problem.startswith("view ledger.cheque c-2: owner is 'mallory', expected 'a-")
+
+
 @pytest.mark.parametrize("name", ["entries", "contributions"])
 async def test_a_view_that_records_other_entries(system: System, name: str) -> None:
     await system.redis.hset(CHEQUE.key("c-2"), name, '[["x","y"]]')

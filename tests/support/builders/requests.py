@@ -24,6 +24,7 @@ def request(
     expected_version: int | None = None,
     deadline: float | None = None,
     kind: CommandType | None = None,
+    owners: frozenset[str] | None = None,
 ) -> Request:
     return Request(
         kind=kind or KINDS[type(command).__name__],
@@ -38,6 +39,7 @@ def request(
         traceparent=None,
         arrived_at=perf_counter(),
         deadline=deadline,
+        owners=owners,
     )
 
 

@@ -11,8 +11,9 @@ from devstack.stack import Stack
 Bearer = tuple[tuple[str, str], ...]
 
 
-def bearer(stack: Stack, *scopes: str, subject: str = "alice") -> Bearer:
-    return (("authorization", f"Bearer {stack.token(*add_reach(scopes), subject=subject)}"),)
+def bearer(stack: Stack, *scopes: str, subject: str = "alice", on_behalf_of: str | None = None) -> Bearer:
+    token = stack.token(*add_reach(scopes), subject=subject, on_behalf_of=on_behalf_of)
+    return (("authorization", f"Bearer {token}"),)
 
 
 def add_reach(scopes: Collection[str]) -> Sequence[str]:

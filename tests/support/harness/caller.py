@@ -28,6 +28,7 @@ class Caller:
         scopes: what the caller may do.
         apart: a context's command server, by the context, where not all serve all of them.
         subject: who the caller is.
+        on_behalf_of: for whom it acts.
         metadata: further metadata of all calls.
         has_own_connections: whether other callers of this process share none of its connections.
     """
@@ -38,11 +39,12 @@ class Caller:
         *scopes: str,
         apart: Mapping[str, Process] | None = None,
         subject: str = "alice",
+        on_behalf_of: str | None = None,
         metadata: Sequence[tuple[str, str]] = (),
         has_own_connections: bool = False,
     ) -> None:
         self._options = (("grpc.use_local_subchannel_pool", int(has_own_connections)),)
-        self._metadata = (*bearer(stack, *scopes, subject=subject), *metadata)
+        self._metadata = (*bearer(stack, *scopes, subject=subject, on_behalf_of=on_behalf_of), *metadata)
         self._all: list[grpc.aio.Channel] = []
         self._next = {
             "CommandService": self._channels(stack.of(COMMAND_SERVER)),

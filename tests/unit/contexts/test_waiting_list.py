@@ -1,5 +1,6 @@
 """Rules of waiting lists: freed seats are offered to who is next, and to nobody else."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -126,6 +127,14 @@ def test_a_waiting_list_has_a_limit(world: World) -> None:
 def test_who_does_not_wait_can_leave(world: World) -> None:
     world.assert_unchanged(leave("w-1"))
     world.assert_rejected(OFFER, "WAITING_LIST_EMPTY", section_id="stalls")
+
+
+def test_a_buyer_cannot_take_another_one_off_the_list(world: World) -> None:
+    world.execute(join("w-1", 2))
+    (waits,) = world.state(waiting_list_stream("s-1", "stalls")).entries
+    world.assert_unchanged(replace(leave("w-1"), buyer_id="mallory"))
+    world.execute(replace(leave("w-1"), buyer_id=waits.buyer_id))
+    assert list_waiting(world) == []
 
 
 def test_a_cancelled_show_offers_nothing(world: World) -> None:

@@ -100,7 +100,7 @@ def evolve(hold: Hold, event: Event) -> Hold:
             return replace(hold, status=Status.RELEASED)
 
 
-HOLD = Aggregate("banking.hold", Hold(), evolve, members(Event))
+HOLD = Aggregate("banking.hold", Hold(), evolve, members(Event), owner="owner_id")
 
 
 def streams(command: Command) -> Sequence[str]:

@@ -69,7 +69,7 @@ def evolve(mandate: Mandate, event: Event) -> Mandate:
             return replace(mandate, used=event.used)
 
 
-MANDATE = Aggregate("banking.mandate", Mandate(), evolve, members(Event))
+MANDATE = Aggregate("banking.mandate", Mandate(), evolve, members(Event), owner="owner_id")
 
 
 def make_mandate_id(account_id: str, customer_id: str) -> str:
@@ -162,5 +162,13 @@ def free(
     return {MANDATE.stream(mandate_id): [freed]}
 
 
-GRANT_DECIDER = Decider((GrantMandate,), (MANDATE, ACCOUNT), "account_id", grant_streams, decide_grant)
+# The mandate, if there is one, and the account must be the caller's.
+GRANT_DECIDER = Decider(
+    (GrantMandate,),
+    (MANDATE, ACCOUNT),
+    "account_id",
+    grant_streams,
+    decide_grant,
+    owned_streams=grant_streams,
+)
 DECIDER = one_stream(MANDATE, RevokeMandate, key="mandate_id", decide=revoke)

@@ -75,7 +75,7 @@ def evolve(overdraft: Overdraft, event: Event) -> Overdraft:
             return replace(overdraft, status=Status.DECLINED)
 
 
-OVERDRAFT = Aggregate("banking.overdraft", Overdraft(), evolve, members(Event))
+OVERDRAFT = Aggregate("banking.overdraft", Overdraft(), evolve, members(Event), owner="owner_id")
 
 
 def streams(command: Command) -> Sequence[str]:

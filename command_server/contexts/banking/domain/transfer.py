@@ -98,7 +98,7 @@ def _to_state(source: Transfer | RequestTransfer | TransferMade | TransferReques
     )
 
 
-TRANSFER = Aggregate("banking.transfer", TransferState(), evolve, members(Event))
+TRANSFER = Aggregate("banking.transfer", TransferState(), evolve, members(Event), owner="owner_id")
 
 
 def streams(command: Command) -> Sequence[str]:
@@ -235,6 +235,11 @@ def move_money(
     return {sender_name: [sent], recipient_name: [received]}
 
 
+def owned_streams(command: Transfer | RequestTransfer) -> Sequence[str]:
+    """The transfer, if there is one, and the sending account must be the caller's."""
+    return TRANSFER.stream(command.transfer_id), ACCOUNT.stream(command.from_account_id)
+
+
 DECIDER = Decider(
     members(Command),
     (TRANSFER, ACCOUNT, PAYER, CASE, LISTED_NAME),
@@ -242,4 +247,5 @@ DECIDER = Decider(
     streams,
     decide,
     related_streams,
+    owned_streams=owned_streams,
 )

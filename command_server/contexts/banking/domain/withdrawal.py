@@ -80,7 +80,7 @@ def evolve(withdrawal: Withdrawal, event: Event) -> Withdrawal:
             return replace(withdrawal, status=Status.DECLINED)
 
 
-WITHDRAWAL = Aggregate("banking.withdrawal", Withdrawal(), evolve, members(Event))
+WITHDRAWAL = Aggregate("banking.withdrawal", Withdrawal(), evolve, members(Event), owner="owner_id")
 
 
 def streams(command: Command) -> Sequence[str]:
@@ -206,8 +206,21 @@ def withdraw(command: Withdraw, states: Mapping[str, Any], now: datetime) -> Eve
 
 
 COMPLIANCE = (CASE, LISTED_NAME)
+
+
+def owned_streams(command: RequestWithdrawal) -> Sequence[str]:
+    """The withdrawal, if there is one, and the account must be the caller's."""
+    return WITHDRAWAL.stream(command.withdrawal_id), ACCOUNT.stream(command.account_id)
+
+
 DECIDER = Decider(
-    members(Command), (WITHDRAWAL, ACCOUNT, *COMPLIANCE), "withdrawal_id", streams, decide, related_streams
+    members(Command),
+    (WITHDRAWAL, ACCOUNT, *COMPLIANCE),
+    "withdrawal_id",
+    streams,
+    decide,
+    related_streams,
+    owned_streams=owned_streams,
 )
 WITHDRAW_DECIDER = Decider(
     (Withdraw,), (ACCOUNT, PAYER, *COMPLIANCE), "account_id", withdraw_streams, withdraw

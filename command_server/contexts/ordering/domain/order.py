@@ -250,6 +250,11 @@ def edited(order: Order, contents: Contents) -> Order:
 
 
 ORDER = Aggregate(
-    "ordering.order", Order(), evolve, members(Event), subjects=lambda order, _: (order.customer_id,)
+    "ordering.order",
+    Order(),
+    evolve,
+    members(Event),
+    subjects=lambda order, _: (order.customer_id,),
+    owner="customer_id",
 )
 DECIDER = one_stream(ORDER, Command, key="order_id", decide=decide)

@@ -122,7 +122,7 @@ def evolve(booking: Booking, event: Event) -> Booking:
             return replace(booking, status=Status.RELEASED)
 
 
-BOOKING = Aggregate("ticketing.booking", Booking(), evolve, members(Event))
+BOOKING = Aggregate("ticketing.booking", Booking(), evolve, members(Event), owner="buyer_id")
 
 SOURCE_STATUSES = {
     ReleaseSeats: Status.HELD,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
-from command_server.kernel.field_rules import Id, at_least, at_most, between, length, matching
+from command_server.kernel.field_rules import Id, OptionalId, at_least, at_most, between, length, matching
 from command_server.kernel.money import Limit, Money
 
 MAX_SEATS_IN_ROW = 60
@@ -165,11 +165,12 @@ class JoinWaitingList:
 
 @dataclass(frozen=True, slots=True)
 class LeaveWaitingList:
-    """Stop waiting."""
+    """Stop waiting, if the booking is this buyer's; an empty one stands for anybody."""
 
     show_id: Id
     section_id: Id
     booking_id: Id
+    buyer_id: OptionalId = ""
 
 
 @dataclass(frozen=True, slots=True)

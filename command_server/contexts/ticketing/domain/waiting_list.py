@@ -114,7 +114,9 @@ def decide(command: Command, states: Mapping[str, Any], now: datetime) -> Events
             return join(command, waiting_list, show, now)
         case LeaveWaitingList(booking_id=booking_id):
             entry = waiting_list.find(booking_id)
-            return leave(command, waiting_list, entry, LEFT, now) if entry else {}
+            if entry is None or command.buyer_id not in ("", entry.buyer_id):
+                return {}
+            return leave(command, waiting_list, entry, LEFT, now)
         case OfferSeats():
             return offer(command, states, now)
 

@@ -26,7 +26,7 @@ from diptych.access.v1 import access_pb2 as diptych_dot_access_dot_v1_dot_access
 from diptych.fulfilment.v1 import types_pb2 as diptych_dot_fulfilment_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)diptych/fulfilment/v1/query_service.proto\x12\x15\x64iptych.fulfilment.v1\x1a\x1e\x64iptych/access/v1/access.proto\x1a!diptych/fulfilment/v1/types.proto\"\x85\x01\n\x14GetFulfilmentRequest\x12\x37\n\x08order_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x07orderId\x12\x34\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"Z\n\x15GetFulfilmentResponse\x12\x41\n\nfulfilment\x18\x01 \x01(\x0b\x32!.diptych.fulfilment.v1.FulfilmentR\nfulfilment\"\xe8\x01\n\x16ListFulfilmentsRequest\x12G\n\x05state\x18\x01 \x01(\x0e\x32\'.diptych.fulfilment.v1.Fulfilment.StateB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12&\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\tpageToken\x12\x34\n\x11\x61t_least_as_fresh\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"\x86\x01\n\x17ListFulfilmentsResponse\x12\x43\n\x0b\x66ulfilments\x18\x01 \x03(\x0b\x32!.diptych.fulfilment.v1.FulfilmentR\x0b\x66ulfilments\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb4\x01\n\x16WatchFulfilmentRequest\x12\x37\n\x08order_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x07orderId\x12+\n\x0cresume_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\x0bresumeToken\x12\x34\n\x11\x61t_least_as_fresh\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"\x7f\n\x17WatchFulfilmentResponse\x12\x41\n\nfulfilment\x18\x01 \x01(\x0b\x32!.diptych.fulfilment.v1.FulfilmentR\nfulfilment\x12!\n\x0cresume_token\x18\x02 \x01(\tR\x0bresumeToken2\xcf\x03\n\x0cQueryService\x12\x8e\x01\n\rGetFulfilment\x12+.diptych.fulfilment.v1.GetFulfilmentRequest\x1a,.diptych.fulfilment.v1.GetFulfilmentResponse\"\"\x8a\xe7\x18\x1e\n\x0f\x66ulfilment.read\x12\x0b\x63ustomer_id\x12\x94\x01\n\x0fListFulfilments\x12-.diptych.fulfilment.v1.ListFulfilmentsRequest\x1a..diptych.fulfilment.v1.ListFulfilmentsResponse\"\"\x8a\xe7\x18\x1e\n\x0f\x66ulfilment.read\x12\x0b\x63ustomer_id\x12\x96\x01\n\x0fWatchFulfilment\x12-.diptych.fulfilment.v1.WatchFulfilmentRequest\x1a..diptych.fulfilment.v1.WatchFulfilmentResponse\"\"\x8a\xe7\x18\x1e\n\x0f\x66ulfilment.read\x12\x0b\x63ustomer_id0\x01\x42L\n\x15\x64iptych.fulfilment.v1P\x01Z1diptych.internal/stubs/fulfilment/v1;fulfilmentv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)diptych/fulfilment/v1/query_service.proto\x12\x15\x64iptych.fulfilment.v1\x1a\x1e\x64iptych/access/v1/access.proto\x1a!diptych/fulfilment/v1/types.proto\"\x85\x01\n\x14GetFulfilmentRequest\x12\x37\n\x08order_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x07orderId\x12\x34\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"Z\n\x15GetFulfilmentResponse\x12\x41\n\nfulfilment\x18\x01 \x01(\x0b\x32!.diptych.fulfilment.v1.FulfilmentR\nfulfilment\"\xa7\x02\n\x16ListFulfilmentsRequest\x12G\n\x05state\x18\x01 \x01(\x0e\x32\'.diptych.fulfilment.v1.Fulfilment.StateB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12&\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\tpageToken\x12\x34\n\x11\x61t_least_as_fresh\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\x12=\n\x0b\x63ustomer_id\x18\x05 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\ncustomerId\"\x86\x01\n\x17ListFulfilmentsResponse\x12\x43\n\x0b\x66ulfilments\x18\x01 \x03(\x0b\x32!.diptych.fulfilment.v1.FulfilmentR\x0b\x66ulfilments\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb4\x01\n\x16WatchFulfilmentRequest\x12\x37\n\x08order_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x07orderId\x12+\n\x0cresume_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\x0bresumeToken\x12\x34\n\x11\x61t_least_as_fresh\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"\x7f\n\x17WatchFulfilmentResponse\x12\x41\n\nfulfilment\x18\x01 \x01(\x0b\x32!.diptych.fulfilment.v1.FulfilmentR\nfulfilment\x12!\n\x0cresume_token\x18\x02 \x01(\tR\x0bresumeToken2\xcf\x03\n\x0cQueryService\x12\x8e\x01\n\rGetFulfilment\x12+.diptych.fulfilment.v1.GetFulfilmentRequest\x1a,.diptych.fulfilment.v1.GetFulfilmentResponse\"\"\x8a\xe7\x18\x1e\n\x0f\x66ulfilment.read\x12\x0b\x63ustomer_id\x12\x94\x01\n\x0fListFulfilments\x12-.diptych.fulfilment.v1.ListFulfilmentsRequest\x1a..diptych.fulfilment.v1.ListFulfilmentsResponse\"\"\x8a\xe7\x18\x1e\n\x0f\x66ulfilment.read\x12\x0b\x63ustomer_id\x12\x96\x01\n\x0fWatchFulfilment\x12-.diptych.fulfilment.v1.WatchFulfilmentRequest\x1a..diptych.fulfilment.v1.WatchFulfilmentResponse\"\"\x8a\xe7\x18\x1e\n\x0f\x66ulfilment.read\x12\x0b\x63ustomer_id0\x01\x42L\n\x15\x64iptych.fulfilment.v1P\x01Z1diptych.internal/stubs/fulfilment/v1;fulfilmentv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,6 +46,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTFULFILMENTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200 '
   _globals['_LISTFULFILMENTSREQUEST'].fields_by_name['at_least_as_fresh']._loaded_options = None
   _globals['_LISTFULFILMENTSREQUEST'].fields_by_name['at_least_as_fresh']._serialized_options = b'\272H\006r\004\030\200\200\002'
+  _globals['_LISTFULFILMENTSREQUEST'].fields_by_name['customer_id']._loaded_options = None
+  _globals['_LISTFULFILMENTSREQUEST'].fields_by_name['customer_id']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{0,64}$'
   _globals['_WATCHFULFILMENTREQUEST'].fields_by_name['order_id']._loaded_options = None
   _globals['_WATCHFULFILMENTREQUEST'].fields_by_name['order_id']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
   _globals['_WATCHFULFILMENTREQUEST'].fields_by_name['resume_token']._loaded_options = None
@@ -63,13 +65,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETFULFILMENTRESPONSE']._serialized_start=271
   _globals['_GETFULFILMENTRESPONSE']._serialized_end=361
   _globals['_LISTFULFILMENTSREQUEST']._serialized_start=364
-  _globals['_LISTFULFILMENTSREQUEST']._serialized_end=596
-  _globals['_LISTFULFILMENTSRESPONSE']._serialized_start=599
-  _globals['_LISTFULFILMENTSRESPONSE']._serialized_end=733
-  _globals['_WATCHFULFILMENTREQUEST']._serialized_start=736
-  _globals['_WATCHFULFILMENTREQUEST']._serialized_end=916
-  _globals['_WATCHFULFILMENTRESPONSE']._serialized_start=918
-  _globals['_WATCHFULFILMENTRESPONSE']._serialized_end=1045
-  _globals['_QUERYSERVICE']._serialized_start=1048
-  _globals['_QUERYSERVICE']._serialized_end=1511
+  _globals['_LISTFULFILMENTSREQUEST']._serialized_end=659
+  _globals['_LISTFULFILMENTSRESPONSE']._serialized_start=662
+  _globals['_LISTFULFILMENTSRESPONSE']._serialized_end=796
+  _globals['_WATCHFULFILMENTREQUEST']._serialized_start=799
+  _globals['_WATCHFULFILMENTREQUEST']._serialized_end=979
+  _globals['_WATCHFULFILMENTRESPONSE']._serialized_start=981
+  _globals['_WATCHFULFILMENTRESPONSE']._serialized_end=1108
+  _globals['_QUERYSERVICE']._serialized_start=1111
+  _globals['_QUERYSERVICE']._serialized_end=1574
 # @@protoc_insertion_point(module_scope)

@@ -79,6 +79,7 @@ class ListFulfilmentsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     AT_LEAST_AS_FRESH_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     state: _types_pb2.Fulfilment.State.ValueType
     """Only fulfilments in this state; unspecified for all."""
     page_size: _builtins.int
@@ -89,6 +90,8 @@ class ListFulfilmentsRequest(_message.Message):
     """The `next_page_token` of the previous page, for the same request; empty for the first page."""
     at_least_as_fresh: _builtins.str
     """Consistency token of the commands that the response must include; empty for none."""
+    customer_id: _builtins.str
+    """Only fulfilments for this customer; empty for all customers."""
     def __init__(
         self,
         *,
@@ -96,10 +99,11 @@ class ListFulfilmentsRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         at_least_as_fresh: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least_as_fresh", b"at_least_as_fresh", "page_size", b"page_size", "page_token", b"page_token", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least_as_fresh", b"at_least_as_fresh", "customer_id", b"customer_id", "page_size", b"page_size", "page_token", b"page_token", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -418,10 +418,13 @@ class OrderHistory(_message.Message):
     ORDER_ID_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order's id."""
     version: _builtins.int
     """The order's version: the number of its events."""
+    customer_id: _builtins.str
+    """The customer."""
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When the order was rejected, cancelled, delivered or returned; unset before that."""
@@ -432,10 +435,11 @@ class OrderHistory(_message.Message):
         order_id: _builtins.str = ...,
         version: _builtins.int = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        customer_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "order_id", b"order_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "end_time", b"end_time", "order_id", b"order_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

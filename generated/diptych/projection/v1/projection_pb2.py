@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&diptych/projection/v1/projection.proto\x12\x15\x64iptych.projection.v1\x1a google/protobuf/descriptor.proto\"\x90\x01\n\x04View\x12\x1e\n\nprojection\x18\x01 \x01(\tR\nprojection\x12%\n\x0esource_streams\x18\x02 \x03(\tR\rsourceStreams\x12\x41\n\x08includes\x18\x03 \x03(\x0b\x32%.diptych.projection.v1.IncludedStreamR\x08includes\"V\n\x0eIncludedStream\x12\x1f\n\x0bstream_type\x18\x01 \x01(\tR\nstreamType\x12#\n\rversion_field\x18\x02 \x01(\tR\x0cversionField:R\n\x04view\x12\x1f.google.protobuf.MessageOptions\x18\xfb\x8c\x03 \x01(\x0b\x32\x1b.diptych.projection.v1.ViewR\x04viewBL\n\x15\x64iptych.projection.v1P\x01Z1diptych.internal/stubs/projection/v1;projectionv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&diptych/projection/v1/projection.proto\x12\x15\x64iptych.projection.v1\x1a google/protobuf/descriptor.proto\"\xa6\x01\n\x04View\x12\x1e\n\nprojection\x18\x01 \x01(\tR\nprojection\x12%\n\x0esource_streams\x18\x02 \x03(\tR\rsourceStreams\x12\x41\n\x08includes\x18\x03 \x03(\x0b\x32%.diptych.projection.v1.IncludedStreamR\x08includes\x12\x14\n\x05owner\x18\x04 \x01(\tR\x05owner\"V\n\x0eIncludedStream\x12\x1f\n\x0bstream_type\x18\x01 \x01(\tR\nstreamType\x12#\n\rversion_field\x18\x02 \x01(\tR\x0cversionField:R\n\x04view\x12\x1f.google.protobuf.MessageOptions\x18\xfb\x8c\x03 \x01(\x0b\x32\x1b.diptych.projection.v1.ViewR\x04viewBL\n\x15\x64iptych.projection.v1P\x01Z1diptych.internal/stubs/projection/v1;projectionv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,7 +34,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\025diptych.projection.v1P\001Z1diptych.internal/stubs/projection/v1;projectionv1'
   _globals['_VIEW']._serialized_start=100
-  _globals['_VIEW']._serialized_end=244
-  _globals['_INCLUDEDSTREAM']._serialized_start=246
-  _globals['_INCLUDEDSTREAM']._serialized_end=332
+  _globals['_VIEW']._serialized_end=266
+  _globals['_INCLUDEDSTREAM']._serialized_start=268
+  _globals['_INCLUDEDSTREAM']._serialized_end=354
 # @@protoc_insertion_point(module_scope)

@@ -29,8 +29,13 @@ class View(_message.Message):
     PROJECTION_FIELD_NUMBER: _builtins.int
     SOURCE_STREAMS_FIELD_NUMBER: _builtins.int
     INCLUDES_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
     projection: _builtins.str
     """The projection's name, `<context>.<view>`; it is part of every key that the view is stored under."""
+    owner: _builtins.str
+    """The field of the view with the id of the person to whom the object belongs; empty if it belongs to nobody. Query
+    servers compare it with callers who reach their own objects alone.
+    """
     @_builtins.property
     def source_streams(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The stream types whose events make the view, `<context>.<aggregate>`."""
@@ -47,10 +52,11 @@ class View(_message.Message):
         projection: _builtins.str = ...,
         source_streams: _abc.Iterable[_builtins.str] | None = ...,
         includes: _abc.Iterable[Global___IncludedStream] | None = ...,
+        owner: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["includes", b"includes", "projection", b"projection", "source_streams", b"source_streams"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["includes", b"includes", "owner", b"owner", "projection", b"projection", "source_streams", b"source_streams"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

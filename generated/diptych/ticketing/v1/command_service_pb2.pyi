@@ -777,6 +777,7 @@ class LeaveWaitingListRequest(_message.Message):
     SHOW_ID_FIELD_NUMBER: _builtins.int
     SECTION_ID_FIELD_NUMBER: _builtins.int
     BOOKING_ID_FIELD_NUMBER: _builtins.int
+    BUYER_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     show_id: _builtins.str
@@ -785,6 +786,8 @@ class LeaveWaitingListRequest(_message.Message):
     """The section."""
     booking_id: _builtins.str
     """The booking that an offer would make."""
+    buyer_id: _builtins.str
+    """The buyer who waits; empty for anybody, which needs `ticketing.all`. Another buyer's entry is left alone."""
     def __init__(
         self,
         *,
@@ -792,10 +795,11 @@ class LeaveWaitingListRequest(_message.Message):
         show_id: _builtins.str = ...,
         section_id: _builtins.str = ...,
         booking_id: _builtins.str = ...,
+        buyer_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["booking_id", b"booking_id", "request_id", b"request_id", "section_id", b"section_id", "show_id", b"show_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["booking_id", b"booking_id", "buyer_id", b"buyer_id", "request_id", b"request_id", "section_id", b"section_id", "show_id", b"show_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -60,7 +60,11 @@ def evolve(cheque: Cheque, event: Event) -> Cheque:
 
 
 CHEQUE = Aggregate(
-    "ledger.cheque", Cheque(), evolve, (ChequeWritten, ChequeEndorsed, ChequeCashed, ChequeVoided)
+    "ledger.cheque",
+    Cheque(),
+    evolve,
+    (ChequeWritten, ChequeEndorsed, ChequeCashed, ChequeVoided),
+    owner="account_id",
 )
 MAX_ENDORSEMENTS = 1_000
 """A cheque's state and view hold them all."""
