@@ -140,8 +140,14 @@ def test_reads_of_banking_are_recorded() -> None:
     }
     assert recorded == {
         "GetAccount": ["account_id"],
+        "GetCase": ["case_id"],
         "GetHold": ["hold_id"],
+        "GetMandate": ["mandate_id"],
+        "GetOverdraft": ["overdraft_id"],
         "GetStatement": ["account_id"],
         "GetTransfer": ["transfer_id"],
+        "GetWithdrawal": ["withdrawal_id"],
+        "ListCases": ["account_id"],
+        "ListMandates": ["owner_id", "account_id"],
         "ListTransactions": ["account_id"],
     }

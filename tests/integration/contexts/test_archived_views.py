@@ -24,7 +24,9 @@ BY_ID = {
     "BatchGetOrders",
     "GetOrderHistory",
     "GetHold",
+    "GetOverdraft",
     "GetTransfer",
+    "GetWithdrawal",
     "GetReservation",
     "GetBooking",
 }
