@@ -8,6 +8,7 @@ relay for wrapped keys, over NATS.
 
 import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from time import time
 from typing import Protocol
 
@@ -69,6 +70,9 @@ class Wrapper(Protocol):
 
         Args:
             keys: by their ids.
+
+        Raises:
+            MasterKeyMissing: there is no master key.
         """
 
     async def unwrap(self, keys: Iterable[WrappedKey]) -> dict[bytes, SubjectKey]:
@@ -94,7 +98,9 @@ class RingWrapper:
         return self._get_ring().find_begun_key(Purpose.PERSONAL, time()) is not None
 
     async def wrap(self, keys: Mapping[bytes, bytes]) -> list[WrappedKey]:
-        master = self._get_ring().find_signing_key(Purpose.PERSONAL, time())
+        master = self._get_ring().find_begun_key(Purpose.PERSONAL, time())
+        if master is None:
+            raise MasterKeyMissing(f"no active key of the purpose {Purpose.PERSONAL}")
         cipher, wrapped = master.load_cipher(), list[WrappedKey]()
         for id_, key in keys.items():
             nonce = secrets.token_bytes(NONCE_SIZE)
@@ -102,10 +108,20 @@ class RingWrapper:
         return wrapped
 
     async def unwrap(self, keys: Iterable[WrappedKey]) -> dict[bytes, SubjectKey]:
-        ring, ciphers, found = self._get_ring(), dict[str, AESGCM](), dict[bytes, SubjectKey]()
+        keys = list(keys)
+        destroyed = {each.id: SubjectKey(each.id, None) for each in keys if each.wrapped is None}
+        opened = await self.unwrap_secrets(keys)
+        return destroyed | {id_: SubjectKey(id_, AESGCM(key)) for id_, key in opened.items()}
+
+    async def unwrap_secrets(self, keys: Iterable[WrappedKey]) -> dict[bytes, bytes]:
+        """Return the keys themselves by their ids, without those that are damaged or destroyed.
+
+        Raises:
+            MasterKeyMissing: a master key is missing.
+        """
+        ring, ciphers, found = self._get_ring(), dict[str, AESGCM](), dict[bytes, bytes]()
         for each in keys:
             if each.wrapped is None:
-                found[each.id] = SubjectKey(each.id, None)
                 continue
             if each.wrapped_by not in ciphers:
                 master = ring.keys.get(each.wrapped_by)
@@ -113,11 +129,9 @@ class RingWrapper:
                     raise MasterKeyMissing(f"no key {each.wrapped_by} of the purpose {Purpose.PERSONAL}")
                 ciphers[each.wrapped_by] = master.load_cipher()
             nonce, content = each.wrapped[:NONCE_SIZE], each.wrapped[NONCE_SIZE:]
-            try:
-                key = ciphers[each.wrapped_by].decrypt(nonce, content, each.id)
-            except (InvalidTag, ValueError):  # damaged: events with it cannot be read, all others can
-                continue
-            found[each.id] = SubjectKey(each.id, AESGCM(key))
+            # One that is damaged is left out: events with it cannot be read, all others can.
+            with suppress(InvalidTag, ValueError):
+                found[each.id] = ciphers[each.wrapped_by].decrypt(nonce, content, each.id)
         return found
 
 

@@ -1,5 +1,7 @@
 """The keys of the key ring."""
 
+import asyncio
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -76,6 +78,35 @@ def new_key(purpose: str, algorithm: str | None, after: timedelta, as_json: bool
         raise click.BadParameter(f"of {purpose} is {' or '.join(algorithms)}", param_hint="--algorithm")
     key_id = key_ring.create(Path(read_settings().keys), purpose, algorithm, after)
     echo(format_object({"id": key_id}) if as_json else key_id)
+
+
+@keys.command("rewrap")
+@options.as_json
+def rewrap_keys(as_json: bool) -> None:
+    """Encrypt the keys of persons with the master key that is in use, so that an older one can be removed.
+
+    It needs the URL of the database's owner. Exit code 1: some keys are damaged.
+    """
+    from functools import partial
+
+    from contracts.subject_keys import MasterKeyMissing
+    from operations.server_errors import UNREACHABLE, summarize
+    from operations.subjects.rewrapping import rewrap
+    from runtime.process.key_file import read_ring
+    from runtime.process.start_error import NotAsked, StartError
+
+    settings = read_settings()
+    try:
+        master, done, damaged = asyncio.run(rewrap(settings.database_url, partial(read_ring, settings.keys)))
+    except MasterKeyMissing as error:
+        raise StartError(f"DIPTYCH_KEYS={settings.keys}: {error}") from error
+    except UNREACHABLE as error:
+        raise NotAsked(f"DIPTYCH_DATABASE_URL: {summarize(error)}") from error
+    if as_json:
+        echo_json(format_object({"master_key": master, "rewrapped": done, "damaged": damaged}))
+    else:
+        echo(f"{done:,} keys of persons are wrapped with {master} now; {damaged:,} are damaged")
+    sys.exit(1 if damaged else 0)
 
 
 @keys.command("set")

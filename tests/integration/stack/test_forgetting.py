@@ -16,18 +16,23 @@ from command_server.kernel.outcomes import Accepted, Rejection
 from command_server.kernel.sealing import Sealing
 from command_server.postgres.event_store import PostgresEventStore
 from contracts.forgetting import FORGOTTEN
-from contracts.subject_keys import RingWrapper
+from contracts.key_ring import KeyRing
+from contracts.subject_keys import MasterKeyMissing, RingWrapper, WrappedKey
 from operations.audit.chains import verify_chains
 from operations.audit.findings import Report
-from operations.subjects import forgetting
+from operations.subjects import forgetting, rewrapping
 from operations.subjects.forgetting import Forgotten, forget, read_receipts
 from runtime.subject_keys import SubjectKeys
 from tests.support.builders.orders import ELSEWHERE, PLACE
 from tests.support.builders.requests import request
-from tests.support.harness.keys import get_ring
+from tests.support.harness.keys import FILE, get_ring
 from tests.unit.commands.test_group_commit import execute
 
 KINDS = {name.rpartition(".")[2]: kind for name, kind in command_types(ordering.CONTEXT).items()}
+NEW_MASTER = (
+    b'{"id": "new", "purpose": "personal", "algorithm": "AES-256-GCM", "state": "active", '
+    b'"from": "2026-01-02T00:00:00Z", "secret": "%s"}, ' % (b"b" * 43 + b"=")
+)
 TYPES = [descriptor.full_name for descriptor in ordering.CONTEXT.events.descriptors]
 
 
@@ -125,3 +130,21 @@ async def test_the_digests_of_addresses_are_removed_and_the_chains_are_whole(
     report = Report(max_findings=20)
     await verify_chains(database, report, lambda _: None)
     assert report.findings == []
+
+
+async def test_keys_are_wrapped_with_a_new_master_key(
+    database_url: str, database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rewrapping, "PAGE", 2)
+    await run(database_url, *(place(number, f"customer-{number}") for number in range(5)), place(5))
+    await forget_ada(database_url)
+    await database.execute("UPDATE subject_keys SET wrapped = '\\x00' WHERE subject = 'customer-0'")
+    rotated = KeyRing.parse(FILE.replace(b'{"keys": [', b'{"keys": [' + NEW_MASTER, 1))
+    assert await rewrapping.rewrap(database_url, lambda: rotated) == ("new", 4, 1)
+    assert await rewrapping.rewrap(database_url, lambda: rotated) == ("new", 0, 1)
+    alone = KeyRing(key for key in rotated.keys.values() if key.id != "d")
+    rows = await database.fetch("SELECT id, wrapped_by, wrapped FROM subject_keys WHERE wrapped_by = 'new'")
+    assert len(await RingWrapper(lambda: alone).unwrap(WrappedKey(*row) for row in rows)) == 4
+    assert await database.fetchval("SELECT wrapped FROM subject_keys WHERE subject = 'ada'") is None
+    with pytest.raises(MasterKeyMissing):
+        await rewrapping.rewrap(database_url, lambda: KeyRing(()))
