@@ -10,11 +10,11 @@ The additional data of the cipher are the stream and the event's type, so sealed
 Readers open an event first. Once its key is destroyed, the fields stay empty for good.
 """
 
-import secrets
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol, TypeVar
+from os import urandom
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 from diptych.privacy.v1 import privacy_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -74,6 +74,20 @@ Keys = Mapping[bytes, SubjectKey]
 """Keys by their ids."""
 
 
+class _Kind(NamedTuple):
+    """The kind of a field."""
+
+    is_optional: bool
+    """Whether it may be unset, unlike empty."""
+    is_message: bool
+    is_repeated: bool
+
+    @classmethod
+    def of(cls, field: FieldDescriptor) -> Self:
+        is_message = field.message_type is not None and not field.is_repeated
+        return cls(is_message or field.containing_oneof is not None, is_message, bool(field.is_repeated))
+
+
 @dataclass(frozen=True, slots=True)
 class _Plan:
     """Where a type of message has personal data of subjects."""
@@ -82,7 +96,7 @@ class _Plan:
     """The field with the subject's id; empty if the message's own fields are not sealed."""
     dispensable: bool
     """Whether it is recorded without these fields once the subject was forgotten."""
-    personal: tuple[str, ...]
+    personal: tuple[tuple[str, _Kind], ...]
     """The own fields that are sealed."""
     parts: tuple[tuple[str, bool, "_Plan"], ...]
     """Fields with messages that have such data: name, whether it is repeated, and the message's plan."""
@@ -111,27 +125,24 @@ def seal(message: Any, stream: str, find_key: FindKey) -> None:
             if key.cipher is None and not of_part.dispensable:
                 raise SubjectIsForgotten(subject)
             if key.cipher is not None:
-                nonce = secrets.token_bytes(NONCE_SIZE)
+                nonce = urandom(NONCE_SIZE)
                 part.sealed = b"".join((_VERSION, key.id, nonce, key.cipher.encrypt(nonce, content, bound)))
 
 
 def _take_out(part: Any, plan: _Plan) -> bytes:
     """Remove the personal fields of a message; return a serialised message of its type with them alone."""
     content = type(part)()
-    for field in [field.name for field, _ in part.ListFields() if field.name in plan.personal]:
-        _copy_field(part, content, field)
-        part.ClearField(field)
-    return bytes(content.SerializeToString(deterministic=True))
-
-
-def _copy_field(source: Any, target: Any, name: str) -> None:
-    field, value = source.DESCRIPTOR.fields_by_name[name], getattr(source, name)
-    if field.is_repeated:
-        getattr(target, name).MergeFrom(value)
-    elif field.message_type is not None:
-        getattr(target, name).CopyFrom(value)  # an empty message is one, too
-    else:
-        setattr(target, name, value)
+    for name, kind in plan.personal:
+        if not (part.HasField(name) if kind.is_optional else getattr(part, name)):
+            continue
+        if kind.is_message:
+            getattr(content, name).CopyFrom(getattr(part, name))  # an empty message is one, too
+        elif kind.is_repeated:
+            getattr(content, name).MergeFrom(getattr(part, name))
+        else:
+            setattr(content, name, getattr(part, name))
+        part.ClearField(name)
+    return bytes(content.SerializeToString())
 
 
 def may_be_sealed(event_type: str) -> bool:
@@ -217,7 +228,7 @@ def has_clear_data(event: TypedData, subject: str) -> bool:
         return False
     return plan is not None and any(
         getattr(part, of_part.subject) == subject
-        and any(field.name in of_part.personal for field, _ in part.ListFields())
+        and not {name for name, _ in of_part.personal}.isdisjoint(f.name for f, _ in part.ListFields())
         for part, of_part in _iterate(message, plan)
     )
 
@@ -293,7 +304,9 @@ def _build_plan(descriptor: Any, seen: Collection[str]) -> _Plan | None:
     options: Any = descriptor.GetOptions()
     subject = options.Extensions[privacy_pb2.subject]
     personal = tuple(
-        field.name for field in descriptor.fields if subject and is_personal(field) and field.name != SEALED
+        (field.name, _Kind.of(field))
+        for field in descriptor.fields
+        if subject and is_personal(field) and field.name != SEALED
     )
     seen, parts = {*seen, descriptor.full_name}, []
     for field in descriptor.fields:

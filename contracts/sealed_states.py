@@ -5,9 +5,10 @@ state: those are objects. It is encrypted with one key after the other, so it is
 them exist; otherwise the events are folded again.
 """
 
-import secrets
-from base64 import b64decode, b64encode
+from base64 import b64decode
+from binascii import b2a_base64
 from collections.abc import Sequence
+from os import urandom
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -39,10 +40,10 @@ def seal_state(state: str, stream: str, keys: Sequence[SubjectKey]) -> str | Non
     for key in keys:
         if key.cipher is None:
             return None
-        nonce = secrets.token_bytes(NONCE_SIZE)
+        nonce = urandom(NONCE_SIZE)
         content = nonce + key.cipher.encrypt(nonce, content, stream.encode())
-    sealed = _SealedState(_MARK, [key.id.hex() for key in keys], b64encode(content).decode())
-    return msgspec.json.encode(sealed).decode()
+    ids = '","'.join([key.id.hex() for key in keys])
+    return f'{_BEGIN}["{ids}"],"{b2a_base64(content, newline=False).decode()}"]'
 
 
 def list_state_keys(state: str | None) -> list[bytes]:

@@ -8,7 +8,6 @@ never seal anything.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from time import monotonic
 from typing import Protocol
 
@@ -97,8 +96,8 @@ class BatchKeys:
     def look_for(self, subjects: Iterable[str]) -> None:
         """Note which of the keys of these subjects are missing."""
         for subject in subjects:
-            with suppress(SubjectKeyMissing):
-                self.find(subject)
+            if subject not in self._read and self._sealing.find(subject) is None:
+                self.missing.add(subject)
 
     async def obtain(self, transaction: Transaction) -> None:
         """Read the missing keys, and make those that do not exist.
