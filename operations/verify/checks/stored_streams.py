@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from contracts import streams
 from contracts.envelope import RecordedEvent
 from contracts.event_types import EventTypes, UnknownEvent
+from contracts.forgetting import FORGOTTEN
 from contracts.personal_data import Keys, Sealed
 from contracts.personal_fields import list_personal_names, mask_state
 from operations.verify.model import Aggregate, Event, Problem
@@ -112,8 +113,11 @@ def _sets_time_aside(earlier: RecordedEvent, later: RecordedEvent) -> bool:
 
 
 def parse_events(stream: StoredStream, types: EventTypes) -> tuple[Sequence[Event], Sequence[Problem]]:
-    """Return a stream's events up to the first that cannot be parsed, and the problem with that one."""
-    if isinstance(stream.events, SpooledEvents):
+    """Return a stream's events up to the first that cannot be parsed, and the problem with that one.
+
+    Folds know nothing of the event that says that a person was forgotten, so it is not among them.
+    """
+    if isinstance(stream.events, SpooledEvents) and not any(stream.events.select({FORGOTTEN})):
         count, problems = 0, list[Problem]()
         for parsed in _parse_each(stream, types):
             if isinstance(parsed, Problem):
@@ -129,6 +133,8 @@ def parse_events(stream: StoredStream, types: EventTypes) -> tuple[Sequence[Even
 def _parse_each(stream: StoredStream, types: EventTypes) -> Iterator[Event | Problem]:
     """Yield events; at the first that cannot be parsed, yield the problem with it and end."""
     for event in stream.events:
+        if event.type == FORGOTTEN:
+            continue
         yield (parsed := parse_event(event, types, stream.keys))
         if isinstance(parsed, Problem):
             return

@@ -53,9 +53,9 @@ class Shop:
         request = commands.ConfirmOrderRequest(request_id=str(uuid4()), order_id=order_id)
         return (await next(self._commands).ConfirmOrder(request, metadata=self.bearer)).receipt
 
-    async def cancel(self, order_id: str, **more: Any) -> Receipt:
+    async def cancel(self, order_id: str, reason: str = "changed my mind", **more: Any) -> Receipt:
         request = commands.CancelOrderRequest(
-            request_id=str(uuid4()), order_id=order_id, reason="changed my mind", **more
+            request_id=str(uuid4()), order_id=order_id, reason=reason, **more
         )
         return (await next(self._commands).CancelOrder(request, metadata=self.bearer)).receipt
 
