@@ -10,6 +10,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import grpc
 import pytest
@@ -44,6 +45,7 @@ from tests.support.harness.invariants import verify_stack
 from tests.support.harness.keys import get_ring
 from tests.support.harness.planted_changes import Change, list_differences, plant, rehearse_copy
 from tests.support.harness.process_managers import Call, FaultyClient, run_managers, wait_for_status
+from tests.support.harness.shop import order_of
 from tests.support.harness.trade import PRICE, SCOPES, Trade
 from tests.support.harness.waiting import until
 
@@ -213,6 +215,35 @@ async def test_an_order_that_was_confirmed_past_its_review_spends_nothing(stack:
     assert await trade.wait_for_state(aborted, "ABORTED") == "ABORTED"
     await trade.wait_for_stock(sku, (9, 3))
     await trade.wait_for_account(rich, (1_000_000, 300_000))
+
+
+async def test_a_strangers_account_pays_for_no_order(stack: Stack, trade: Trade) -> None:
+    sku, strangers = await trade.create_product(3 * 9), await trade.open_account(1_000)
+    servers = dict(zip((context.name for context in CONTEXTS), stack.of(COMMAND_SERVER), strict=True))
+    scopes = (f"{context}.own" for context in ("ordering", "fulfilment"))
+    mallory = Caller(
+        stack, *SCOPES[:2], "ordering.confirm", "fulfilment.read", *scopes, apart=servers, subject="mallory"
+    )
+    rejected, confirmed = (order_of("mallory", order_id=uuid4().hex) for _ in range(2))
+    for request in (rejected, confirmed):
+        request.account_id, request.lines[0].sku = strangers, sku
+        await mallory.execute(request)
+    await mallory.execute(ordering.ConfirmOrderRequest(order_id=confirmed.order_id))
+    await trade.ship(confirmed.order_id)
+    assert await trade.wait_for_state(rejected.order_id, "REJECTED") == "REJECTED"
+    own = fulfilment_queries.GetFulfilmentRequest(order_id=rejected.order_id)
+    assert (await mallory.query(own)).fulfilment.rejection == "MANDATE_MISSING"
+    of_another = fulfilment_queries.GetFulfilmentRequest(order_id=await trade.place_order(sku, strangers))
+    await trade.wait_for_state(of_another.order_id, "CONFIRMED")
+    assert await mallory.rejection_reason(of_another) == "FULFILMENT_NOT_FOUND"
+
+    async def is_blocked() -> bool:
+        blocked = await trade.get_fulfilment(confirmed.order_id)
+        return blocked is not None and blocked.blocked_reason == "confirmed, but MANDATE_MISSING"
+
+    await until(is_blocked)
+    await trade.wait_for_account(strangers, (1_000, PRICE))
+    await mallory.close()
 
 
 async def test_open_claims_are_released_after_their_deadline(trade: Trade) -> None:
