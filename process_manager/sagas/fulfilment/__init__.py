@@ -17,10 +17,8 @@ from contracts.events.ordering import EVENTS
 from process_manager.saga import (
     Input,
     Reaction,
-    RowTakenOver,
     Saga,
     SagaStatus,
-    Send,
     StepRejected,
     StepSucceeded,
     Timer,
@@ -44,9 +42,7 @@ def react(fulfilment: Fulfilment, input_: Input) -> Reaction[Fulfilment]:
     previous_status = fulfilment.order_status
     if isinstance(input_, StepSucceeded | StepRejected) and input_.step.startswith(f"{RECORD}-"):
         return Reaction(fulfilment)
-    steps: Sequence[Send] = ()
-    if not isinstance(input_, RowTakenOver):
-        fulfilment, steps = plan(apply_input(fulfilment, input_), input_.at)
+    fulfilment, steps = plan(apply_input(fulfilment, input_), input_.at)
     if steps:
         names = tuple(send.step for send in steps)
         fulfilment = replace(

@@ -4,12 +4,14 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from diptych.fulfilment.v1.types_pb2 import Fulfilment
+from msgspec.structs import replace
 
 from command_server.contexts.ordering.domain import messages as orders
 from command_server.contexts.ordering.domain.customer_activity import AssessOrder
 from command_server.kernel.money import Money
 from diptych_testing import folds
-from process_manager.saga import ActionNotPossible
+from process_manager.saga import ActionNotPossible, RowTakenOver
 from process_manager.sagas.fulfilment import FULFILMENT
 from tests.support.builders.orders import OWN_PRICES
 from tests.support.models.fulfilment_simulation import ACTIVITY, HOME, ORDER, Simulation
@@ -205,6 +207,17 @@ def test_an_order_that_was_approved_before_it_was_assessed_is_assessed_all_the_s
     shop.execute(HOLD, APPROVE)
     shop.settle()
     assert (shop.saga_status, shop.sent_kinds[0]) == ("CONFIRMED", "assess")
+
+
+def test_what_an_earlier_release_claimed_for_an_unapproved_order_is_released_on_takeover(shop: Shop) -> None:
+    shop.execute(HOLD, APPROVE)
+    shop.settle()
+    earlier = replace(shop.instance.state, approved=False, record_format=0)
+    assert FULFILMENT.needs_input(earlier)
+    reaction = FULFILMENT.react(earlier, RowTakenOver(shop.world.now))
+    release, recorded = reaction.send
+    assert (release.step, FULFILMENT.describe_status(reaction.state).state) == ("release_money-1", "BLOCKED")
+    assert recorded.request.state == Fulfilment.STATE_BLOCKED  # type: ignore[attr-defined]
 
 
 def test_an_assessment_of_a_version_that_the_saga_does_not_have_clears_nothing() -> None:
