@@ -21,7 +21,7 @@ from query_server.read_models import ReadModel, ServingReadModel, follow
 from query_server.search.definition import IndexDefinition
 from query_server.search.follower import IndexFollower
 from query_server.staleness import AnswerAge, select_oldest
-from query_server.view_reader import GenerationSwitched
+from query_server.view_reader import GenerationSwitched, ViewReader
 from query_server.watches import Watch, WatchProgress, WatchResponses
 from query_server.wire_format import RESUME_TOKEN, VIEW, check_numbers, encode_field
 from runtime.grpc import caller
@@ -131,9 +131,7 @@ def _find_owners(rule: AccessRule) -> frozenset[str] | None:
 
     The edge has compared the owner that a request names.
     """
-    if rule.is_in_request or not rule.owner:
-        return None
-    return rule.find_owners(caller.current())
+    return None if rule.is_in_request or not rule.owner else rule.find_owners(caller.current())
 
 
 def _make_query_handler(
@@ -143,22 +141,26 @@ def _make_query_handler(
     index: IndexFollower | None,
 ) -> Handler:
     first, *others = models
+    knows_owner = bool(rule.owner) and not rule.is_in_request
 
     async def handle(request: Any, context: Context) -> bytes:
-        deadline, owners = compute_deadline(context.time_remaining()), _find_owners(rule)
+        deadline = compute_deadline(context.time_remaining())
+        owners = _find_owners(rule) if knows_owner else None
 
         def make_reader(
-            current: ReadModel, age: AnswerAge, *joined: FreshReader, owners: frozenset[str] | None = None
+            current: ReadModel, views: ViewReader, joined: tuple[FreshReader, ...] = ()
         ) -> FreshReader:
-            views = current.views.for_answer(age, owners)
             return FreshReader(views, current.freshness, request.at_least_as_fresh, deadline, joined, index)
 
         for _ in range(MAX_RUNS):
-            current, joined = first.current, [model.current for model in others]
-            age, ages = AnswerAge(current.staleness), [AnswerAge(each.staleness) for each in joined]
+            current = first.current
+            age, ages, joined = AnswerAge(current.staleness), list[AnswerAge](), list[FreshReader]()
+            for other in others:
+                ages.append(AnswerAge(other.current.staleness))
+                # What the caller's objects refer to is part of them: the owners of these are not compared.
+                joined.append(make_reader(other.current, other.current.views.for_answer(ages[-1])))
             try:
-                # What the caller's objects refer to is part of them: the other views are not compared.
-                reader = make_reader(current, age, *map(make_reader, joined, ages), owners=owners)
+                reader = make_reader(current, current.views.for_answer(age, owners), tuple(joined))
                 return check_response_size(await handler(reader, request))
             except GenerationSwitched as switch:
                 follow(models, switch)

@@ -93,6 +93,11 @@ class ViewReader:
         GenerationSwitched: another generation serves.
     """
 
+    owners: frozenset[str] | None = None
+    """The persons whose views exist for the caller; None for everybody's."""
+    owner_fields: tuple[str, ...] = ()
+    """`owner`, the last field of each read of a view's hash, if it matters; `hides` takes its value."""
+
     def __init__(self, redis: RedisClient, view: View, max_page_bytes: int = MAX_PAGE_BYTES) -> None:
         self.view = view
         self._redis = redis
@@ -104,10 +109,6 @@ class ViewReader:
         self._parse = view.message.FromString
         self.age = AnswerAge()
         """Told of the parked views that are read."""
-        self.owners: frozenset[bytes] | None = None
-        """The persons whose views exist for the caller; None for everybody's."""
-        self.owner_fields: tuple[str, ...] = ()
-        """`owner`, the last field of each read of a view's hash, if it matters; `hides` takes its value."""
         self._unreadable_entries = logs.LimitedErrors(
             log, "Index entries cannot be read", projection=view.projection
         )
@@ -123,7 +124,7 @@ class ViewReader:
         reader.__dict__.update(self.__dict__)
         reader.age = age
         if owners is not None:
-            reader.owners = frozenset(map(str.encode, owners))
+            reader.owners = owners
             reader.owner_fields = ("owner",)
         return reader
 
@@ -136,11 +137,12 @@ class ViewReader:
         """
         if self.owners is None:
             return False
-        value = owner[0]
-        if value is None and data and self.view.owner:
+        if (stored := owner[0]) is not None:
+            return stored.decode(errors="replace") not in self.owners
+        if data and self.view.owner:
             with suppress(DecodeError):
-                value = getattr(self._parse(data), self.view.owner).encode()
-        return value not in self.owners
+                return getattr(self._parse(data), self.view.owner) not in self.owners
+        return True
 
     def check_reaches_all(self) -> None:
         """Check that a read that is not about one view is not for a caller who reaches its own objects alone.
@@ -158,7 +160,7 @@ class ViewReader:
     async def get(self, view_id: str) -> bytes | Archived | None:
         """Return a serialised view, its tombstone if it is archived, or None if it does not exist."""
         try:
-            (serving, marker), (data, parked, *owner) = await self._redis.call_behind(
+            (serving, marker), row = await self._redis.call_behind(
                 self._read_marker, self.data_command(view_id)
             )
         except RpcError as error:
@@ -170,7 +172,8 @@ class ViewReader:
             self._check_serving(serving)
         if marker is None:
             raise self.rebuilding_error()
-        if data and not self.hides(owner, data):
+        data, parked = row[0], row[1]
+        if data and (self.owners is None or not self.hides(row[2:], data)):
             if parked:
                 self.age.include_parked(parked)
             return self.check(view_id, data)
@@ -407,6 +410,8 @@ class ViewReader:
 
     def data_command(self, view_id: str) -> Command:
         """Return the command that reads a serialised view; `select_data` takes its reply."""
+        if self.owners is None:
+            return ("HMGET", self.view.key(view_id), "data", "parked")
         return ("HMGET", self.view.key(view_id), "data", "parked", *self.owner_fields)
 
     def version_command(self, view_id: str, column: str = "version") -> Command:

@@ -1,7 +1,7 @@
 """The authenticated caller of the current call."""
 
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from time import time
 
@@ -16,11 +16,12 @@ class Caller:
     """The subject of the person for whom the caller acts, or None."""
     expires_at: float = inf
     """The time when the token expires, in seconds since 1970."""
+    persons: frozenset[str] = field(init=False, compare=False, repr=False)
+    """The caller's subject, and the person for whom it acts."""
 
-    @property
-    def persons(self) -> frozenset[str]:
-        """The caller's subject, and the person for whom it acts."""
-        return frozenset((self.subject,) if self.on_behalf_of is None else (self.subject, self.on_behalf_of))
+    def __post_init__(self) -> None:
+        others = () if self.on_behalf_of is None else (self.on_behalf_of,)
+        object.__setattr__(self, "persons", frozenset((self.subject, *others)))
 
     def expires_in(self) -> float | None:
         """Return the seconds until the token expires, 0 if it has expired, None if it never expires."""
