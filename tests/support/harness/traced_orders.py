@@ -60,7 +60,7 @@ async def trace_order(stack: Stack, collector: Collector) -> Sequence[Span]:
     async with trading(stack, "alice", "00") as (trade, _):
         sku, account_id = await trade.create_product(10), await trade.open_account(100)
     async with trading(stack, "alice", "01") as (trade, trace):
-        await trade.place_order(sku, account_id)
+        await trade.place_order(sku, account_id, customer="ada")  # who owns the account
 
     def list_spans() -> list[Span]:
         return [span for span in collector.spans if span.trace == trace]

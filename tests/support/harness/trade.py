@@ -91,16 +91,18 @@ class Trade:
         before: Callable[[str], None] = lambda _: None,
         *,
         total: int = PRICE,
+        customer: str = "",
     ) -> str:
-        """Place an order of three pieces for a new customer; return its id.
+        """Place an order of three pieces; return its id.
 
         Args:
             sku: the product.
             account_id: the account that pays.
             before: called with the order's id before the order is placed.
             total: what the pieces cost in whole euros, a multiple of three.
+            customer: who orders; a new customer if it is empty.
         """
-        request = order_of(f"c-{uuid4().hex[:8]}")
+        request = order_of(customer or f"c-{uuid4().hex[:8]}")
         request.order_id, request.account_id = uuid4().hex, account_id
         request.lines[0].sku = sku
         request.lines[0].unit_price.CopyFrom(Money(currency_code="EUR", units=total // 3))
