@@ -13,10 +13,11 @@ from typing import Any
 
 import asyncpg
 import pytest
-from redis.asyncio import Redis
 
+from devstack.store_users import StoreUsers
 from operations.processes import KINDS
 from runtime.jetstream import connect
+from runtime.redis.pool import open_client
 from tests.support.harness.local_stack import LocalStack
 from tests.support.harness.postgres_binaries import find_postgres_binaries
 from tests.support.harness.waiting import until
@@ -75,7 +76,13 @@ async def check_stores(ports: list[int], context: ssl.SSLContext, authority: Pat
     connection = await asyncpg.connect(url, ssl=context, passfile=str(password))
     assert await connection.fetchval("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
     await connection.close()
-    async with Redis.from_url(f"rediss://127.0.0.1:{redis}/0?ssl_ca_certs={authority}") as client:
+    urls = StoreUsers(authority.parent.parent).name_administrators(
+        {
+            "nats_url": f"tls://127.0.0.1:{nats}?ca={authority}",
+            "redis_url": f"rediss://127.0.0.1:{redis}/0?ssl_ca_certs={authority}",
+        }
+    )
+    async with open_client(urls["redis_url"]) as client:
         assert await client.dbsize()
-    async with await connect(f"tls://127.0.0.1:{nats}?ca={authority}", "test") as connected:
+    async with await connect(urls["nats_url"], "test") as connected:
         await asyncio.wait_for(connected.wait_until_connected(), 20)

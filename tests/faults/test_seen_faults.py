@@ -39,7 +39,7 @@ from tests.support.harness.command_line import diptych
 from tests.support.harness.expressions import list_expressions
 from tests.support.harness.invariants import verify_stack
 from tests.support.harness.jetstream import open_client
-from tests.support.harness.observers import require
+from tests.support.harness.observers import query, require
 from tests.support.harness.planted_events import plant_unknown_event
 from tests.support.harness.process_clocks import ProcessClocks
 from tests.support.harness.shop import order_of
@@ -51,6 +51,7 @@ MAX_WAITS = 5
 pytestmark = [pytest.mark.long, pytest.mark.asyncio(loop_scope="session")]
 
 
+FIRING = 'ALERTS{alertstate="firing"}'
 WITH_TLS = ("FilesInvalid", "CertificateExpires")
 """Alerts on metrics of processes with TLS, which this stack has not."""
 
@@ -88,7 +89,10 @@ async def trade(stack: Stack) -> AsyncIterator[Trade]:
 
 async def expect_quiet(alerts: Alerting) -> None:
     """Wait until no alert fires."""
-    await until(lambda: alerts.query('ALERTS{alertstate="firing"}') == 0, 90)
+    try:
+        await until(lambda: alerts.query(FIRING) == 0, 90)
+    finally:
+        print([series["metric"] for series in query(alerts.prometheus, FIRING)])
 
 
 async def expect(alerts: Alerting, *names: str, seconds: float = 40, **labels: str) -> None:

@@ -150,7 +150,7 @@ async def test_the_relay_works_with_an_older_release(
         await writer.commit(*"abcabc")
         with own_lines() as lines:
             async with feed.relay(database_url, nats.url):
-                async with feed.generate_load(writer):
+                async with feed.generate_load(writer, pause=0.1):
                     await until(lambda: bool(lines.of(REFUSED)))
                     await writer.wait_until_marked(200)
                     await nats.kill()

@@ -110,14 +110,14 @@ async def writer(database_url: str) -> AsyncIterator[Writer]:
 
 
 @asynccontextmanager
-async def generate_load(writer: Writer) -> AsyncIterator[None]:
-    """Commit events of 26 aggregates until the block ends."""
+async def generate_load(writer: Writer, pause: float = 0.01) -> AsyncIterator[None]:
+    """Commit events of 26 aggregates until the block ends, 20 at a time with a pause after each commit."""
     stop = asyncio.Event()
 
     async def commit() -> None:
         while not stop.is_set():
             await writer.commit(*random.choices(ascii_lowercase, k=20))
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(pause)
 
     async with asyncio.TaskGroup() as group:
         group.create_task(commit())
