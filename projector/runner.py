@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from contracts import streams
 from projector import clock
 from projector.checkpoints import Checkpoints
+from projector.forgotten_views import ForgottenViews
 from projector.pace import Pace
 from projector.ports import Build, EventFeed, Leases, Store
 from projector.projection import Projection
@@ -83,7 +84,8 @@ class Runner:
         self._skips = skips
         self._leases = leases
         self._schedule = RetrySchedule(retries.must_retry)
-        self._writer = Writer(projection, store, retries, observe, self._schedule, skips)
+        forgotten = ForgottenViews(projection, store, feed, skips)
+        self._writer = Writer(projection, store, retries, observe, self._schedule, skips, forgotten)
         turn = asyncio.Semaphore(1) if replay_turn is None else replay_turn
         self._replayer = Replayer(projection, store, feed, retries, observe, self._schedule, turn, skips)
         self._waits_for_stream = False

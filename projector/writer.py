@@ -24,6 +24,7 @@ from contracts.envelope import RecordedEvent
 from contracts.forgetting import FORGOTTEN
 from projector import clock, metrics
 from projector.fold import EventsMissing, fold
+from projector.forgotten_views import ForgottenViews, is_forgotten
 from projector.ports import NO_PARTITIONS, Advances, Store
 from projector.projection import Projection
 from projector.records import FoldedBatch, Parked, Record, Update
@@ -49,6 +50,10 @@ class ViewArchived(Exception):
 NO_EVENTS = FoldedBatch({}, (), 0.0)
 
 
+def _has_forgotten(events: Sequence[RecordedEvent]) -> bool:
+    return any(event.type == FORGOTTEN for event in events)
+
+
 class Writer:
     """Writes one projection's views.
 
@@ -59,6 +64,7 @@ class Writer:
         observe: called with every batch of successful updates.
         schedule: receives the aggregates that are parked.
         skips: the events to skip.
+        forgotten: folds views again whose person was forgotten; None to leave all of them to replays.
     """
 
     def __init__(
@@ -69,7 +75,9 @@ class Writer:
         observe: Observer,
         schedule: RetrySchedule,
         skips: Skips = NO_SKIPS,
+        forgotten: ForgottenViews | None = None,
     ) -> None:
+        self._forgotten = forgotten
         self._skips = skips
         self._schedule = schedule
         self._projection = projection
@@ -128,12 +136,20 @@ class Writer:
         self, pending_events: Mapping[str, Sequence[RecordedEvent]], new_ids: Set[str], max_seconds: float
     ) -> FoldedBatch:
         records = await self._cache.load(pending_events, new_ids)
+        refolded: Mapping[str, tuple[Record, Sequence[RecordedEvent]]] = {}
+        if self._forgotten is not None and any(map(_has_forgotten, pending_events.values())):
+            refolded = await self._forgotten.refold(records, pending_events)
+            self._cache.put(record for record, _ in refolded.values())
         began = perf_counter()
-        updates = [
-            update
-            for view_id, events in pending_events.items()
-            if (update := self._fold_view(records[view_id], events, began + max_seconds)) is not None
-        ]
+        updates = []
+        for view_id, events in pending_events.items():
+            record, events = refolded.get(view_id, (records[view_id], events))
+            if view_id not in refolded and is_forgotten(record, events):
+                update = self._park_forgotten(record, events)
+            else:
+                update = self._fold_view(record, events, began + max_seconds)
+            if update is not None:
+                updates.append(update)
         self._cache.put(update.after for update in updates)
         return FoldedBatch(pending_events, updates, perf_counter() - began)
 
@@ -198,11 +214,6 @@ class Writer:
             parked = self._create_parked(events[0].stream, record.version + 1, archived, None)
             after = replace(record, parked=replace(parked, refold=True), revision=record.revision + 1)
             return Update(record, after, None, (), None, started)
-        if any(event.type == FORGOTTEN and event.version > record.version for event in events):
-            forgotten = SubjectForgotten("a person was forgotten; the view is folded again")
-            parked = self._create_parked(events[0].stream, record.version + 1, forgotten, None)
-            after = replace(record, parked=replace(parked, refold=True), revision=record.revision + 1)
-            return Update(record, after, None, (), None, started)
         result = fold(self._projection, record, events, deadline, self._skips.of(events[0].stream))
         after = result.record
         if result.error is not None:
@@ -220,6 +231,15 @@ class Writer:
             started,
             is_backfill=bool(self._building) and streams.partition(record.id) in self._building,
         )
+
+    def _park_forgotten(self, record: Record, events: Sequence[RecordedEvent]) -> Update | None:
+        """Return the update by which a replay folds the view again."""
+        if record.parked is not None:
+            return None
+        forgotten = SubjectForgotten("a person was forgotten; the view is folded again")
+        parked = self._create_parked(events[0].stream, record.version + 1, forgotten, None)
+        after = replace(record, parked=replace(parked, refold=True), revision=record.revision + 1)
+        return Update(record, after, None, (), None, time_ns())
 
     def _create_parked(
         self, stream: str, version: int, error: Exception, failed: RecordedEvent | None

@@ -17,6 +17,7 @@ from devstack.stack import Stack
 from devstack.stack_kinds import temporary_stack
 from operations.subjects.forgetting import forget
 from operations.verify.verification import verify
+from projector.forgotten_views import MAX_EVENTS
 from tests.support.harness.caller import Caller
 from tests.support.harness.command_line import diptych
 from tests.support.harness.contexts import CONTEXTS
@@ -62,7 +63,9 @@ async def live(stack: Stack, shop: Shop) -> str:
             customers.RegisterCustomerRequest(name=f"Ada {MARK}", email=f"{MARK}@example.com")
         )
     ).aggregate_id
-    await caller.execute(customers.ChangeNameRequest(customer_id=customer_id, name=f"Ada King {MARK}"))
+    for number in range(MAX_EVENTS + 10):  # so many that a replay folds the view again
+        name = f"Ada {MARK} {number}"
+        await caller.execute(customers.ChangeNameRequest(customer_id=customer_id, name=name))
     await caller.execute(
         customers.AddAddressRequest(customer_id=customer_id, address_id="home", address=address)
     )
