@@ -50,16 +50,18 @@ $(IMPORTED)/.ready: $(READY) buf-validate.txt
 
 GENERATE = $(BIN)/python -m operations.generate protos $(1) $(IMPORTED)
 
-generate: $(IMPORTED)/.ready ## generate the stubs in generated/ from protos/
+generate: $(IMPORTED)/.ready ## generate the stubs in generated/ and the tables of docs/access.md from protos/
 	@find generated -name '*_pb2*' -delete
 	$(call GENERATE,generated)
 	@touch generated/diptych/py.typed
+	@$(BIN)/python -m devstack.describe_access
 
 new-context: $(IMPORTED)/.ready ## write a small bounded context to build on: make new-context NAME=loyalty AGGREGATE=member
 	@test "$(origin NAME)$(origin AGGREGATE)" = "command linecommand line" \
 	  || { echo "make: NAME or AGGREGATE is missing: make new-context NAME=loyalty AGGREGATE=member"; exit 1; }
 	@$(BIN)/python -m operations.new_context "$$NAME" "$$AGGREGATE"
 	@$(call GENERATE,generated)
+	@$(BIN)/python -m devstack.describe_access
 	@$(BIN)/python -m tests.support.builders.recorded_events
 
 recorded-events: $(READY) ## write the recorded bytes of new events; renew the domain events of the others

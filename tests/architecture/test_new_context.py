@@ -20,6 +20,8 @@ QUOTED = Names("loyalty", "member")
 """The names in the documentation."""
 EXAMPLES = ("projector/projections/ordering/order.py", "query_server/contexts/ordering/__init__.py")
 """Files that the documentation quotes beside those of the new context."""
+ACCESS_PAGE = "docs/access.md"
+"""Lists the rules of all methods."""
 PYTHON = [path for path in INSIDE.list_paths(NEW) if path.endswith(".py")]
 
 
@@ -56,7 +58,7 @@ def tree(untouched: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tree
 
 
-def test_it_writes_its_files_and_changes_no_other(tree: Path, untouched: Path) -> None:
+def test_it_writes_its_files_and_its_rules_and_changes_no_other(tree: Path, untouched: Path) -> None:
     before, after = read_files(untouched), read_files(tree)
     new = after.keys() - before.keys()
     stubs = {
@@ -73,7 +75,8 @@ def test_it_writes_its_files_and_changes_no_other(tree: Path, untouched: Path) -
         *events,
         *(f"generated/diptych/{NEW.context}/v1/{stub}" for stub in stubs),
     }
-    assert not {path for path in before if after.get(path) != before[path]}
+    assert {path for path in before if after.get(path) != before[path]} == {ACCESS_PAGE}
+    assert f"### {NEW.context}.v1.QueryService" in after[ACCESS_PAGE].decode()
 
 
 def test_its_tests_and_the_composition_tests_pass(tree: Path) -> None:

@@ -88,7 +88,8 @@ async def test_views_that_ended_before_the_retention_are_archived(
     await keep(house, redis_url, keep_views=MONTH)
     assert "1 views archived" in house.line_of("views")
     assert "1 archived in all" in house.line_of("views")
-    assert set(await holds.read("old")) == {b"version", b"revision", b"archived", b"entries"}
+    fields = {b"version", b"revision", b"archived", b"entries", b"owner"}
+    assert set(await holds.read("old")) == fields
     for each in ("new", "open"):
         assert b"data" in await holds.read(each)
     members: Any = await holds.redis.zrange(holds.view.index("ended"), 0, -1)
