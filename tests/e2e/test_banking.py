@@ -136,20 +136,6 @@ async def test_an_invalid_day_is_rejected(caller: Caller, day: str) -> None:
     )
 
 
-async def test_verify_agrees_and_finds_a_wrong_counter(stack: Stack, caller: Caller) -> None:
-    await open_account(caller, 1)
-    report = await verify(stack.settings)
-    assert report.clean, report.to_text()
-    assert report.counts["event counters"] >= 3
-    async with Redis.from_url(stack.settings.redis_url) as redis:
-        (day, *_) = [key async for key in redis.scan_iter(match="event_counters:banking.account_ledger:*")]
-        await redis.hincrby(day, "count/KIND_OPENED/DKK", 1)
-        found = [problem.text for problem in (await verify(stack.settings)).problems]
-        await redis.hincrby(day, "count/KIND_OPENED/DKK", -1)
-    assert len(found) == 1
-    assert found[0].startswith("count/KIND_OPENED/DKK is ")
-
-
 async def test_a_payment_to_a_listed_name_is_rejected_and_its_case_is_on_record(
     stack: Stack, caller: Caller
 ) -> None:
@@ -221,3 +207,17 @@ async def test_pieces_of_several_accounts_at_once_are_counted_by_all_servers(
     reasons = Counter(await asyncio.gather(*map(pay, requests)))
     assert reasons == {"OK": 4, "TRANSFER_NEEDS_APPROVAL": 2}
     await person.close()
+
+
+async def test_verify_agrees_and_finds_a_wrong_counter(stack: Stack, caller: Caller) -> None:
+    await open_account(caller, 1)
+    report = await verify(stack.settings)
+    assert report.clean, report.to_text()
+    assert report.counts["event counters"] >= 3
+    async with Redis.from_url(stack.settings.redis_url) as redis:
+        (day, *_) = [key async for key in redis.scan_iter(match="event_counters:banking.account_ledger:*")]
+        await redis.hincrby(day, "count/KIND_OPENED/DKK", 1)
+        found = [problem.text for problem in (await verify(stack.settings)).problems]
+        await redis.hincrby(day, "count/KIND_OPENED/DKK", -1)
+    assert len(found) == 1
+    assert found[0].startswith("count/KIND_OPENED/DKK is ")
