@@ -35,7 +35,8 @@ class RecordedEvent(msgspec.Struct, frozen=True):
     metadata: Mapping[str, str]
     """`actor`, `on_behalf_of`, `command`, `correlation_id`, `causation_id` and, for a traced command,
     `traceparent`. A key without a value is absent. If a wrong clock recorded the stream's previous event,
-    `time_set_aside` holds that event's time, which the time of this event precedes."""
+    `time_set_aside` holds that event's time, which the time of this event precedes. If its command was
+    rejected all the same, `rejected` holds the reason."""
 
     @property
     def id(self) -> str:

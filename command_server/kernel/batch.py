@@ -275,7 +275,7 @@ class Batch:
         except Rejected as error:
             if is_of_others and any(error.events.values()):
                 return Rejection("OBJECT_NOT_FOUND", RejectionKind.NOT_FOUND, {})
-            self._apply(request, streams, error.events, now, ahead)
+            self._apply(request, streams, error.events, now, ahead, error.reason)
             return Rejection(error.reason, error.kind, error.details)
         # Streams that the command looked at and that do not exist are left out, but for its target.
         target = next(iter(streams))
@@ -289,13 +289,16 @@ class Batch:
         new_events: Mapping[str, Sequence[Any]],
         now: datetime,
         ahead: Mapping[str, datetime],
+        rejected: str | None = None,
     ) -> None:
-        metadata = _encode_metadata(request)
+        metadata = _encode_metadata(request, rejected=rejected)
         rows, results = [], []
         for name, events in new_events.items():
             stream = streams[name]
             state, digest = stream.state, stream.digest
-            entry = _encode_metadata(request, ahead[name]) if events and name in ahead else metadata
+            entry = metadata
+            if events and name in ahead:
+                entry = _encode_metadata(request, ahead[name], rejected)
             for version, event in enumerate(events, stream.version + 1):
                 state = stream.type.evolve(state, event)
                 type_name, data = self._encode(stream, name, event)
@@ -336,14 +339,16 @@ class _EventMetadata(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False)
     causation_id: str
     traceparent: str | None = None
     time_set_aside: str | None = None
+    rejected: str | None = None
 
 
-def _encode_metadata(request: Request, set_aside: datetime | None = None) -> str:
+def _encode_metadata(request: Request, set_aside: datetime | None = None, rejected: str | None = None) -> str:
     """Return the metadata of an event.
 
     Args:
         request: the command.
         set_aside: the time of the event before it, if this event's time precedes it.
+        rejected: the reason with which the command was rejected all the same.
     """
     metadata = _EventMetadata(
         actor=request.caller,
@@ -353,6 +358,7 @@ def _encode_metadata(request: Request, set_aside: datetime | None = None) -> str
         causation_id=request.request_id,
         traceparent=request.traceparent,
         time_set_aside=set_aside.isoformat() if set_aside else None,
+        rejected=rejected,
     )
     return _encode_json(metadata).decode()
 

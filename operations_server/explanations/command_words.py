@@ -56,13 +56,18 @@ class EventWords:
 
 
 def create_accepted_entry(stored: StoredEvent, depth: int) -> Entry:
-    """Return the entry of the command that an event's metadata names."""
+    """Return the entry of the command that an event's metadata names.
+
+    It was accepted, unless it is one of those that record events although they are rejected.
+    """
     metadata = stored.event.metadata
     sender = name_sender(metadata.get("actor", ""), metadata.get("on_behalf_of"))
-    text = f"{sender} sent {shorten_name(metadata.get('command', 'an unknown command'))}: accepted"
+    rejected = metadata.get("rejected")
+    outcome = f"rejected, {rejected}" if rejected else "accepted"
+    text = f"{sender} sent {shorten_name(metadata.get('command', 'an unknown command'))}: {outcome}"
     return Entry(
         stored.event.recorded_at,
-        Explanation.KIND_ACCEPTED,
+        Explanation.KIND_REJECTED if rejected else Explanation.KIND_ACCEPTED,
         text,
         metadata.get("causation_id", ""),
         depth,

@@ -92,6 +92,7 @@ async def test_every_event_that_a_command_may_record_is_published(
         "causation_id",
         "traceparent",
         "time_set_aside",
+        "rejected",
     )
     metadata = json.dumps(dict.fromkeys(names, "ä" * letters), ensure_ascii=False)
     stream = "n" * 64

@@ -1,6 +1,7 @@
 """A rejection may record events: what the attempt itself has caused. A retry causes nothing more."""
 
 import asyncio
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -55,6 +56,8 @@ async def test_a_rejected_payment_freezes_the_account_once() -> None:
     names = [(event.stream, event.type.rpartition(".")[2]) for event in store.events[count:]]
     case = next(name for name, _ in names if name != ACCOUNT)
     assert sorted(names) == [(ACCOUNT, "AccountBlocked"), (case, "CaseOpened")]
+    for event in store.events[count:]:
+        assert json.loads(event.metadata)["rejected"] == "ACCOUNT_FROZEN"
 
 
 async def test_a_later_command_of_the_batch_sees_what_the_rejection_recorded() -> None:
