@@ -63,9 +63,9 @@ async def get_mandate(mandates: FreshReader, request: protocol.GetMandateRequest
 
 
 async def list_mandates(mandates: FreshReader, request: protocol.ListMandatesRequest) -> bytes:
-    view, owner_id = mandates.view, request.owner_id
-    by_account = view.index("owner_account", owner_id, request.account_id)
-    window = Window(by_account if request.account_id else view.index("owner", owner_id))
+    filters = {"owner": request.owner_id, "account": request.account_id}
+    chosen = {name: value for name, value in filters.items() if value}
+    window = Window(mandates.view.index("_".join(chosen) or "all", *chosen.values()))
     return (await list_pages.read_page(mandates, window, request)).encode()
 
 

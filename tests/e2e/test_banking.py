@@ -19,6 +19,7 @@ from devstack.stack import Stack
 from operations.verify.verification import verify
 from tests.support.harness.caller import Caller
 from tests.support.harness.rpc_failure import reason_of
+from tests.support.harness.trade import grant
 from tests.support.harness.waiting import until
 
 Kind = Transaction.Kind
@@ -207,6 +208,25 @@ async def test_pieces_of_several_accounts_at_once_are_counted_by_all_servers(
     reasons = Counter(await asyncio.gather(*map(pay, requests)))
     assert reasons == {"OK": 4, "TRANSFER_NEEDS_APPROVAL": 2}
     await person.close()
+
+
+async def test_mandates_are_listed_by_owner_and_by_account(stack: Stack, caller: Caller) -> None:
+    account_id, owner_id = uuid4().hex, f"owner-{uuid4().hex}"
+    opening = commands.OpenAccountRequest(account_id=account_id, owner_id=owner_id, currency_code="DKK")
+    await caller.execute(opening)
+    owner = Caller(stack, "banking.mandate", "banking.read", "banking.own", subject=owner_id)
+    granted = await owner.execute(grant(account_id, "bob", "DKK"))
+    fresh = granted.consistency_token
+    for account in ("", account_id):
+        request = queries.ListMandatesRequest(owner_id=owner_id, account_id=account, at_least_as_fresh=fresh)
+        for reader in (owner, caller):
+            (mandate,) = (await reader.query(request)).mandates
+            assert (mandate.mandate_id, mandate.customer_id) == (granted.aggregate_id, "bob")
+    by_account = queries.ListMandatesRequest(account_id=account_id, at_least_as_fresh=fresh)
+    assert len((await caller.query(by_account)).mandates) == 1
+    assert await owner.rejection_reason(by_account) == "NOT_THE_OWNER"
+    assert await caller.rejection_reason(queries.GetMandateRequest(mandate_id="m")) == "MANDATE_NOT_FOUND"
+    await owner.close()
 
 
 async def test_verify_agrees_and_finds_a_wrong_counter(stack: Stack, caller: Caller) -> None:

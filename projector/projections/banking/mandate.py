@@ -12,10 +12,12 @@ VIEW = View.of(views.Mandate)
 
 
 def index_entries(mandate: views.Mandate) -> list[Entry]:
-    """List mandates by owner, and by owner and account."""
+    """List mandates by owner, by account, by both, and all together."""
     member = index_member(mandate.create_time.ToMicroseconds(), mandate.mandate_id)
     return [
+        (VIEW.index("all"), member),
         (VIEW.index("owner", mandate.owner_id), member),
+        (VIEW.index("account", mandate.account_id), member),
         (VIEW.index("owner_account", mandate.owner_id, mandate.account_id), member),
     ]
 

@@ -282,9 +282,9 @@ class ListMandatesRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     AT_LEAST_AS_FRESH_FIELD_NUMBER: _builtins.int
     owner_id: _builtins.str
-    """The owner of the accounts."""
+    """Only mandates of this owner's accounts; empty for all."""
     account_id: _builtins.str
-    """Only mandates of this account; empty for all of the owner's."""
+    """Only mandates of this account; empty for all."""
     page_size: _builtins.int
     """The maximum number of mandates in a page, up to 100; 20 if it is 0. A page may hold fewer and still have a
     next page.

@@ -140,7 +140,7 @@ class QueryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListMandates(self, request, context):
-        """Lists the mandates of one owner's accounts, or of one of them, the most recently created first.
+        """Lists mandates, the most recently created first: of one owner's accounts, of one account, or all.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

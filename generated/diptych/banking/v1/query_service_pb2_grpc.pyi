@@ -50,7 +50,7 @@ class QueryServiceStub:
     GetMandate: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetMandateRequest, _query_service_pb2.GetMandateResponse]
     """Returns a mandate. Fails with `NOT_FOUND` (`MANDATE_NOT_FOUND`) if it does not exist."""
     ListMandates: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.ListMandatesRequest, _query_service_pb2.ListMandatesResponse]
-    """Lists the mandates of one owner's accounts, or of one of them, the most recently created first."""
+    """Lists mandates, the most recently created first: of one owner's accounts, of one account, or all."""
     GetOverdraft: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetOverdraftRequest, _query_service_pb2.GetOverdraftResponse]
     """Returns a requested overdraft limit. Fails with `NOT_FOUND` (`OVERDRAFT_NOT_FOUND`) if it does not exist, and
     with `NOT_FOUND` (`VIEW_ARCHIVED`) if it ended so long ago that its view is archived.
@@ -92,7 +92,7 @@ class QueryServiceAsyncStub(QueryServiceStub):
     GetMandate: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetMandateRequest, _query_service_pb2.GetMandateResponse]  # type: ignore[assignment]
     """Returns a mandate. Fails with `NOT_FOUND` (`MANDATE_NOT_FOUND`) if it does not exist."""
     ListMandates: _aio.UnaryUnaryMultiCallable[_query_service_pb2.ListMandatesRequest, _query_service_pb2.ListMandatesResponse]  # type: ignore[assignment]
-    """Lists the mandates of one owner's accounts, or of one of them, the most recently created first."""
+    """Lists mandates, the most recently created first: of one owner's accounts, of one account, or all."""
     GetOverdraft: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetOverdraftRequest, _query_service_pb2.GetOverdraftResponse]  # type: ignore[assignment]
     """Returns a requested overdraft limit. Fails with `NOT_FOUND` (`OVERDRAFT_NOT_FOUND`) if it does not exist, and
     with `NOT_FOUND` (`VIEW_ARCHIVED`) if it ended so long ago that its view is archived.
@@ -167,7 +167,7 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_service_pb2.ListMandatesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.ListMandatesResponse, _abc.Awaitable[_query_service_pb2.ListMandatesResponse]]:
-        """Lists the mandates of one owner's accounts, or of one of them, the most recently created first."""
+        """Lists mandates, the most recently created first: of one owner's accounts, of one account, or all."""
 
     @_abc_1.abstractmethod
     def GetOverdraft(

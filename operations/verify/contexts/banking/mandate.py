@@ -77,7 +77,8 @@ def fold_mandate_snapshot(events: Sequence[Event]) -> dict[str, Any]:
 def list_indexes(view: types.Mandate) -> list[tuple[str, str]]:
     member = index_member(view.create_time.ToMicroseconds(), view.mandate_id)
     owner, account = view.owner_id, view.account_id
-    return list_entries(MANDATE, member, ("owner", owner), ("owner_account", owner, account))
+    by_owner, by_account = ("owner", owner), ("account", account)
+    return list_entries(MANDATE, member, ("all",), by_owner, by_account, ("owner_account", owner, account))
 
 
 def list_holds(events: Sequence[Event]) -> Iterator[str]:
