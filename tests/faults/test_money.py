@@ -40,7 +40,7 @@ class Tellers(Traffic):
     """Callers that deposit, withdraw, transfer and hold money of a few accounts."""
 
     stub = CommandServiceStub
-    scopes = ("banking.open", "banking.deposit", "banking.pay", "banking.refund", "banking.hold")
+    scopes = tuple(f"banking.{duty}" for duty in ("open", "overdraft", "deposit", "pay", "refund", "hold"))
 
     def __init__(self, stack: Stack, seed: int) -> None:
         super().__init__(stack, seed)

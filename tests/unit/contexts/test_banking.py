@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from command_server.contexts.banking.domain.account_opening import OVERDRAFT
 from command_server.contexts.banking.domain.messages import (
     ApproveTransfer,
     CaptureHold,
@@ -66,7 +67,9 @@ def test_a_withdrawal_is_limited_by_balance_and_overdraft() -> None:
         withdraw("a", 11), "FUNDS_INSUFFICIENT", available="10.00 EUR", requested="11.00 EUR"
     )
     world.execute(withdraw("a", 10))
-    world.execute(OpenAccount("b", "ada", "EUR", eur(5), None), withdraw("b", 5))
+    opened = OpenAccount("b", "ada", "EUR", eur(5), None)
+    world.assert_rejected(opened, "OVERDRAFT_NOT_ALLOWED", scope=OVERDRAFT)
+    world.execute(replace(opened, scopes=frozenset({OVERDRAFT})), withdraw("b", 5))
     assert get_levels(world, "b") == (-5, 0)
     world.assert_rejected(withdraw("b", 1), "FUNDS_INSUFFICIENT", available="0.00 EUR")
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from command_server.contexts.banking import CONTEXT
+from command_server.contexts.banking.domain.account_opening import OVERDRAFT
 from command_server.contexts.banking.domain.case import Case
 from command_server.contexts.banking.domain.case import Status as CaseStatus
 from command_server.contexts.banking.domain.case_messages import ClearCase, ConfirmCase
@@ -73,7 +74,8 @@ class BankingMachine(RuleBasedStateMachine):
     def begin(self, overdraft: int, daily: int | None) -> None:
         for name in ACCOUNTS:
             limit = None if daily is None else eur(daily)
-            self.world.execute(OpenAccount(name, "ada", "EUR", eur(overdraft), limit))
+            scopes = frozenset({OVERDRAFT})
+            self.world.execute(OpenAccount(name, "ada", "EUR", eur(overdraft), limit, scopes=scopes))
             self.accounts[name] = AccountModel(overdraft, daily)
 
     def execute(self, command: Any, allowed: bool) -> bool:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from command_server.contexts.banking.domain.account_opening import OVERDRAFT
 from command_server.contexts.banking.domain.messages import CloseAccount, OpenAccount
 from command_server.contexts.banking.domain.overdraft_messages import (
     ApproveOverdraft,
@@ -67,7 +68,8 @@ def test_a_declined_limit_is_over(bank: World) -> None:
 
 
 def test_a_large_limit_is_not_there_from_the_start_or_in_another_currency(bank: World) -> None:
-    bank.assert_rejected(OpenAccount("b", "ada", "EUR", eur(10_001), None), "OVERDRAFT_NEEDS_APPROVAL")
+    opened = OpenAccount("b", "ada", "EUR", eur(10_001), None, scopes=frozenset({OVERDRAFT}))
+    bank.assert_rejected(opened, "OVERDRAFT_NEEDS_APPROVAL")
     bank.assert_rejected(ChangeOverdraft("a", Money("USD", 1)), "CURRENCY_MISMATCH")
     bank.assert_rejected(RequestOverdraft("l-2", "a", Money("USD", 1)), "CURRENCY_MISMATCH")
     bank.assert_rejected(RequestOverdraft("l-2", "x", eur(1)), "ACCOUNT_NOT_FOUND")

@@ -32,6 +32,8 @@ from command_server.kernel.field_rules import check_fields
 from command_server.kernel.money import Money
 
 EventsByStream = Mapping[str, Sequence[Any]]
+OVERDRAFT = "banking.overdraft"
+"""The scope without which nobody gets an overdraft limit: who opens an account may be its owner."""
 
 
 def open_streams(command: OpenAccount) -> Sequence[str]:
@@ -59,6 +61,8 @@ def open_account(command: OpenAccount, account: Account, now: datetime) -> Accou
     for limit in (overdraft_limit, daily_limit):
         if limit is not None and limit.currency_code != currency:
             raise Rejected("CURRENCY_MISMATCH", account=currency, asked=limit.currency_code)
+    if overdraft_limit and OVERDRAFT not in command.scopes:
+        raise Rejected("OVERDRAFT_NOT_ALLOWED", scope=OVERDRAFT)
     if Money(currency, SINGLE_PERSON_LIMIT) < overdraft_limit:
         raise Rejected("OVERDRAFT_NEEDS_APPROVAL", above=SINGLE_PERSON_LIMIT)
     return AccountOpened(id_, command.owner_id, currency, overdraft_limit, daily_limit, opened_at=now)

@@ -57,6 +57,7 @@ class OpenAccount:
     owner_name: OtherName = ""
     caller: str = ""
     persons: frozenset[str] = frozenset()
+    scopes: frozenset[str] = frozenset()
     request_id: str = ""
     unique_values: UniqueValues = field(default_factory=dict)
 

@@ -204,7 +204,8 @@ class CommandServiceServicer:
 
     def OpenAccount(self, request, context):
         """Opens an account. Rejected with `ACCOUNT_EXISTS`, with `CURRENCY_MISMATCH` if a limit is in another currency than
-        the account, or with `OVERDRAFT_NEEDS_APPROVAL` if the overdraft limit is more than 10,000 units.
+        the account, with `OVERDRAFT_NOT_ALLOWED` if there is an overdraft limit and the caller lacks the scope
+        `banking.overdraft`, or with `OVERDRAFT_NEEDS_APPROVAL` if the limit is more than 10,000 units.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,7 +44,8 @@ class CommandServiceStub:
     def __new__(cls, channel: _aio.Channel) -> CommandServiceAsyncStub: ...
     OpenAccount: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.OpenAccountRequest, _command_service_pb2.OpenAccountResponse]
     """Opens an account. Rejected with `ACCOUNT_EXISTS`, with `CURRENCY_MISMATCH` if a limit is in another currency than
-    the account, or with `OVERDRAFT_NEEDS_APPROVAL` if the overdraft limit is more than 10,000 units.
+    the account, with `OVERDRAFT_NOT_ALLOWED` if there is an overdraft limit and the caller lacks the scope
+    `banking.overdraft`, or with `OVERDRAFT_NEEDS_APPROVAL` if the limit is more than 10,000 units.
     """
     Deposit: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.DepositRequest, _command_service_pb2.DepositResponse]
     """Pays money into an account from outside the bank. 10,000 units or more open a case, which freezes the account, as do
@@ -181,7 +182,8 @@ class CommandServiceAsyncStub(CommandServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     OpenAccount: _aio.UnaryUnaryMultiCallable[_command_service_pb2.OpenAccountRequest, _command_service_pb2.OpenAccountResponse]  # type: ignore[assignment]
     """Opens an account. Rejected with `ACCOUNT_EXISTS`, with `CURRENCY_MISMATCH` if a limit is in another currency than
-    the account, or with `OVERDRAFT_NEEDS_APPROVAL` if the overdraft limit is more than 10,000 units.
+    the account, with `OVERDRAFT_NOT_ALLOWED` if there is an overdraft limit and the caller lacks the scope
+    `banking.overdraft`, or with `OVERDRAFT_NEEDS_APPROVAL` if the limit is more than 10,000 units.
     """
     Deposit: _aio.UnaryUnaryMultiCallable[_command_service_pb2.DepositRequest, _command_service_pb2.DepositResponse]  # type: ignore[assignment]
     """Pays money into an account from outside the bank. 10,000 units or more open a case, which freezes the account, as do
@@ -321,7 +323,8 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.OpenAccountResponse, _abc.Awaitable[_command_service_pb2.OpenAccountResponse]]:
         """Opens an account. Rejected with `ACCOUNT_EXISTS`, with `CURRENCY_MISMATCH` if a limit is in another currency than
-        the account, or with `OVERDRAFT_NEEDS_APPROVAL` if the overdraft limit is more than 10,000 units.
+        the account, with `OVERDRAFT_NOT_ALLOWED` if there is an overdraft limit and the caller lacks the scope
+        `banking.overdraft`, or with `OVERDRAFT_NEEDS_APPROVAL` if the limit is more than 10,000 units.
         """
 
     @_abc_1.abstractmethod
