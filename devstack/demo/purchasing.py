@@ -23,10 +23,7 @@ from devstack.demo.polling import poll
 from devstack.demo.requests import format_amount
 from devstack.stack import Stack
 
-SCOPES = (
-    *("inventory.write", "inventory.reserve", "inventory.read"),
-    *("inventory.purchase", "inventory.approve"),
-)
+SCOPES = (*("inventory.write", "inventory.reserve", "inventory.read", "inventory.purchase"),)
 SKU, WAREHOUSE, SUPPLIER, ORDERED = "tea-1", "w-1", "tea-house", 40
 PRICE = Money(currency_code="EUR", units=300)
 
@@ -41,6 +38,10 @@ class PurchasingDemo:
     def __init__(self, stack: Stack) -> None:
         token = stack.token(*SCOPES)
         self._write = aio.connect(stack.settings.command_address, token=token, tls=stack.credentials or False)
+        approver = stack.token("inventory.approve", subject="manager")  # who sets reorder terms may not
+        self._approve = aio.connect(
+            stack.settings.command_address, token=approver, tls=stack.credentials or False
+        )
         self._read = aio.connect(stack.settings.query_address, token=token, tls=stack.credentials or False)
         self._commands: Any = CommandServiceStub(self._write.channel)
         self._queries: Any = QueryServiceStub(self._read.channel)
@@ -52,7 +53,7 @@ class PurchasingDemo:
         Raises:
             UnexpectedResult, Rejection, OutcomeUnknown: a step had another result.
         """
-        async with self._write, self._read:
+        async with self._write, self._approve, self._read:
             print_step("Reserve stock down to its reorder point: the alert raises a purchase order")
             await self._supply()
             order = await self._wait_for_order()
@@ -60,7 +61,9 @@ class PurchasingDemo:
             check(order.state == order.STATE_RAISED, "above 10,000 EUR another person has to approve", order)
             print_step("Approve it, send it to the supplier, and receive its goods in parts")
             id_ = order.purchase_order_id
-            await self._send("ApprovePurchaseOrder", purchase_order_id=id_)
+            approval = commands.ApprovePurchaseOrderRequest(purchase_order_id=id_)
+            approving: Any = CommandServiceStub(self._approve.channel)
+            await self._approve.send(approving.ApprovePurchaseOrder, approval)
             sent = await self._send("SendToSupplier", purchase_order_id=id_, expected_on=self._day)
             await self._check_stock(sent, on_hand=10, expected=40)
             await self._check_stock(await self._receive(id_, "n-1", 25), on_hand=35, expected=15)
