@@ -10,7 +10,7 @@ The additional data of the cipher are the stream and the event's type, so sealed
 Readers open an event first. Once its key is destroyed, the fields stay empty for good.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from os import urandom
@@ -28,23 +28,13 @@ SEALED = "sealed"
 _VERSION = b"\x01"
 ID_SIZE, NONCE_SIZE = 16, 12
 """Bytes."""
+MAX_OVERHEAD = 80
+"""Bytes that a sealed part takes more than its data, at most: header, tag, and the fields around it."""
 _HEADER_SIZE = len(_VERSION) + ID_SIZE + NONCE_SIZE
 
 
 class Sealed(Exception):
     """An event was not opened before it was decoded, or no key of its sealed data is known."""
-
-
-class SubjectIsForgotten(Exception):
-    """An event is about a person whose key was destroyed.
-
-    Args:
-        subject: the person's id.
-    """
-
-    def __init__(self, subject: str) -> None:
-        super().__init__(subject)
-        self.subject = subject
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,37 +92,61 @@ class _Plan:
     """Fields with messages that have such data: name, whether it is repeated, and the message's plan."""
 
 
-def seal(message: Any, stream: str, find_key: FindKey) -> None:
-    """Seal all personal data of a message that has a subject.
+class Part(NamedTuple):
+    """A message with personal data within an event, before it is sealed."""
 
-    Args:
-        message: an event; it is changed.
-        stream: of the event.
-        find_key: of a subject.
+    message: Any
+    subject: str
+    dispensable: bool
+    personal: tuple[tuple[str, _Kind], ...]
 
-    Raises:
-        SubjectIsForgotten: the data cannot be sealed, and not be left out.
-        Exception: that `find_key` raises. The message was perhaps changed.
-    """
+
+def find_parts(message: Any) -> list[Part]:
+    """Return the parts of an event that are to be sealed."""
     plan = _get_plan(message.DESCRIPTOR)
     if plan is None:
-        return
-    bound = _bind(stream, message.DESCRIPTOR.full_name)
-    for part, of_part in _iterate(message, plan):
-        subject = getattr(part, of_part.subject)
-        if subject and (content := _take_out(part, of_part)):
-            key = find_key(subject)
-            if key.cipher is None and not of_part.dispensable:
-                raise SubjectIsForgotten(subject)
-            if key.cipher is not None:
-                nonce = urandom(NONCE_SIZE)
-                part.sealed = b"".join((_VERSION, key.id, nonce, key.cipher.encrypt(nonce, content, bound)))
+        return []
+    return [
+        Part(part, subject, of_part.dispensable, of_part.personal)
+        for part, of_part in _iterate(message, plan)
+        if (subject := getattr(part, of_part.subject)) and _has_data(part, of_part)
+    ]
 
 
-def _take_out(part: Any, plan: _Plan) -> bytes:
+def seal_parts(parts: Iterable[Part], stream: str, event_type: str, find_key: FindKey) -> None:
+    """Seal parts of an event; the data of a person whose key was destroyed is left out.
+
+    Args:
+        parts: of one event; they are changed.
+        stream: of the event.
+        event_type: the full name of its message.
+        find_key: of a subject.
+    """
+    bound = _bind(stream, event_type)
+    for part in parts:
+        key, content = find_key(part.subject), _take_out(part)
+        if key.cipher is not None:
+            nonce = urandom(NONCE_SIZE)
+            sealed = key.cipher.encrypt(nonce, content, bound)
+            part.message.sealed = b"".join((_VERSION, key.id, nonce, sealed))
+
+
+def seal(message: Any, stream: str, find_key: FindKey) -> None:
+    """Seal all personal data of an event that has a subject; the arguments are those of `seal_parts`."""
+    seal_parts(find_parts(message), stream, message.DESCRIPTOR.full_name, find_key)
+
+
+def _has_data(part: Any, plan: _Plan) -> bool:
+    return any(
+        part.HasField(name) if kind.is_optional else getattr(part, name) for name, kind in plan.personal
+    )
+
+
+def _take_out(of: Part) -> bytes:
     """Remove the personal fields of a message; return a serialised message of its type with them alone."""
+    part = of.message
     content = type(part)()
-    for name, kind in plan.personal:
+    for name, kind in of.personal:
         if not (part.HasField(name) if kind.is_optional else getattr(part, name)):
             continue
         if kind.is_message:

@@ -6,9 +6,9 @@ the key ring; a key management service can take their place (`Wrapper`). Readers
 relay for wrapped keys, over NATS.
 """
 
-import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from os import urandom
 from time import time
 from typing import Protocol
 
@@ -103,7 +103,7 @@ class RingWrapper:
             raise MasterKeyMissing(f"no active key of the purpose {Purpose.PERSONAL}")
         cipher, wrapped = master.load_cipher(), list[WrappedKey]()
         for id_, key in keys.items():
-            nonce = secrets.token_bytes(NONCE_SIZE)
+            nonce = urandom(NONCE_SIZE)
             wrapped.append(WrappedKey(id_, master.id, nonce + cipher.encrypt(nonce, key, id_)))
         return wrapped
 
@@ -135,7 +135,10 @@ class RingWrapper:
         return found
 
 
-async def create_keys(wrapper: Wrapper, subjects: Collection[str]) -> dict[str, WrappedKey]:
-    """Return a new wrapped key for each of the subjects."""
-    keys = {secrets.token_bytes(ID_SIZE): secrets.token_bytes(_KEY_SIZE) for _ in subjects}
-    return dict(zip(subjects, await wrapper.wrap(keys), strict=True))
+async def create_keys(
+    wrapper: Wrapper, subjects: Collection[str]
+) -> tuple[dict[str, WrappedKey], dict[bytes, SubjectKey]]:
+    """Return a new key for each of the subjects: wrapped by subject, and in use by id."""
+    keys = {urandom(ID_SIZE): urandom(_KEY_SIZE) for _ in subjects}
+    wrapped = dict(zip(subjects, await wrapper.wrap(keys), strict=True))
+    return wrapped, {id_: SubjectKey(id_, AESGCM(key)) for id_, key in keys.items()}

@@ -33,7 +33,7 @@ from command_server.kernel.sealing import BatchKeys
 from command_server.kernel.snapshot import FoldedState
 from contracts.audit.digests import digest_event
 from contracts.envelope import DEFAULT_MAX_PAYLOAD, max_data_bytes
-from contracts.personal_data import FindKey, SubjectIsForgotten
+from contracts.personal_data import MAX_OVERHEAD, Part, find_parts, seal_parts
 from contracts.sealed_states import seal_state
 
 _encode_json = msgspec.json.Encoder().encode
@@ -167,7 +167,8 @@ class Batch:
         self._max_payload = max_payload
         self._hashes = hashes
         self._keys = keys
-        self._find_key = None if keys is None else keys.find
+        self._drafts: list[_Draft] = []
+        """The new events, in the order of their decisions."""
         self._changes = Changes()
         self.times_set_aside: dict[str, timedelta] = {}
         """How far the last event of a stream was ahead of the store's time, for streams that got events."""
@@ -179,7 +180,6 @@ class Batch:
             RequestIdReused: another request was recorded under this id.
             RequestTooOld, RequestTooNew: the id is not on record, and its age forbids the execution.
             NotLoaded, NotFolded: the request must be decided in a later batch.
-            SubjectKeyMissing: the request must be decided again when the batch has the key.
             Exception: the domain's code failed.
         """
         if previous := self._recorded_requests.get(request.key):
@@ -241,13 +241,13 @@ class Batch:
                 self._keys.look_for(stream.type.list_subjects(name, stream.state))
 
     def collect_changes(self) -> Changes:
-        """Return the rows that all decisions so far write.
+        """Return the rows that all decisions write; call it once.
 
-        Raises:
-            SubjectKeyMissing: the key of a state is missing.
+        Where data is sealed, the keys that `BatchKeys` misses have been obtained.
         """
+        self._changes.events = [self._finish(draft) for draft in self._drafts]
         self._changes.streams = [
-            _build_stream_row(name, stream, self._find_key)
+            _build_stream_row(name, stream, self._keys)
             for name, stream in self._streams.items()
             if stream.changed
         ]
@@ -292,41 +292,81 @@ class Batch:
         rejected: str | None = None,
     ) -> None:
         metadata = _encode_metadata(request, rejected=rejected)
-        rows, results = [], []
+        drafts, results = [], []
         for name, events in new_events.items():
             stream = streams[name]
-            state, digest = stream.state, stream.digest
+            state = stream.state
             entry = metadata
             if events and name in ahead:
                 entry = _encode_metadata(request, ahead[name], rejected)
             for version, event in enumerate(events, stream.version + 1):
                 state = stream.type.evolve(state, event)
-                type_name, data = self._encode(stream, name, event)
-                self._check_event_size(name, type_name, data, entry)
-                digest = digest_event(digest, name, version, type_name, now, entry, data)
-                rows.append(EventRow(name, version, type_name, data, entry, now, digest))
+                type_name, message = stream.type.convert(event)
+                draft = _Draft(
+                    stream, name, version, type_name, message, entry, now, self._find_parts(message)
+                )
+                self._check_event_size(draft)
+                drafts.append(draft)
                 entry = metadata
-            results.append((stream, len(events), state, digest))
+            results.append((stream, len(events), state))
         # Nothing below this line can fail, so a request changes all its streams or none.
-        self._changes.events += rows
+        self._drafts += drafts
         self.times_set_aside |= {name: ahead[name] - now for name in ahead if new_events.get(name)}
-        for stream, count, state, digest in results:
+        for stream, count, state in results:
             if count:
                 stream.version += count
                 stream.state, stream.updated_at, stream.changed = state, now, True
-                stream.digest = digest
 
-    def _encode(self, stream: Stream, name: str, event: Any) -> tuple[str, bytes]:
-        try:
-            return stream.type.encode(event, name, self._find_key)
-        except SubjectIsForgotten as error:
-            raise Rejected("SUBJECT_FORGOTTEN", subject_id=error.subject) from error
+    def _find_parts(self, message: Any) -> list[Part]:
+        """Return the parts of an event that are to be sealed.
 
-    def _check_event_size(self, stream: str, type_name: str, data: bytes, metadata: str) -> None:
+        Raises:
+            Rejected: the data of a person who was forgotten cannot be recorded.
+        """
+        if self._keys is None:
+            return []
+        parts = find_parts(message)
+        for part in parts:
+            if part.dispensable:
+                self._keys.look_for([part.subject])
+            elif not self._keys.require(part.subject):
+                raise Rejected("SUBJECT_FORGOTTEN", subject_id=part.subject)
+        return parts
+
+    def _finish(self, draft: "_Draft") -> EventRow:
+        """Return the row of a new event; the next link of its stream's chain."""
+        if draft.parts and self._keys is not None:
+            seal_parts(draft.parts, draft.name, draft.type_name, self._keys.find)
+        data, stream = draft.message.SerializeToString(), draft.stream
+        stream.digest = digest_event(
+            stream.digest, draft.name, draft.version, draft.type_name, draft.now, draft.metadata, data
+        )
+        return EventRow(
+            draft.name, draft.version, draft.type_name, data, draft.metadata, draft.now, stream.digest
+        )
+
+    def _check_event_size(self, draft: "_Draft") -> None:
         """Raise Rejected if NATS would not accept an event: the relay could publish no event after it."""
-        most = max_data_bytes(self._max_payload, stream, type_name, metadata)
-        if len(data) > most:
-            raise Rejected("EVENT_TOO_LARGE", event=type_name, bytes=len(data), most=most)
+        most = max_data_bytes(self._max_payload, draft.name, draft.type_name, draft.metadata)
+        size = draft.message.ByteSize() + MAX_OVERHEAD * len(draft.parts)
+        if size > most:
+            raise Rejected("EVENT_TOO_LARGE", event=draft.type_name, bytes=size, most=most)
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A new event before it is sealed and chained."""
+
+    stream: Stream
+    name: str
+    """Of the stream."""
+    version: int
+    type_name: str
+    message: Any
+    metadata: str
+    now: datetime
+    parts: Sequence[Part]
+    """Those that are to be sealed."""
 
 
 class _EventMetadata(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
@@ -363,11 +403,11 @@ def _encode_metadata(request: Request, set_aside: datetime | None = None, reject
     return _encode_json(metadata).decode()
 
 
-def _build_stream_row(name: str, stream: Stream, find_key: FindKey | None) -> StreamRow:
+def _build_stream_row(name: str, stream: Stream, keys: BatchKeys | None) -> StreamRow:
     snapshots = stream.type.snapshots
     state: str | None
-    if find_key is not None and (subjects := stream.type.list_subjects(name, stream.state)):
-        state = seal_state(snapshots.encode(stream.state), name, [find_key(each) for each in subjects])
+    if keys is not None and (subjects := stream.type.list_subjects(name, stream.state)):
+        state = seal_state(snapshots.encode(stream.state), name, [keys.find(each) for each in subjects])
     else:
         state = snapshots.encode(stream.state)
     return StreamRow(

@@ -24,7 +24,7 @@ from command_server.kernel.unique_values import UNIQUE_FIELD, UniqueValues
 from contracts.event_types import EventTypes
 from contracts.forgetting import FORGOTTEN
 from contracts.key_ring import Purpose
-from contracts.personal_data import FindKey, may_be_sealed, seal
+from contracts.personal_data import may_be_sealed
 from contracts.signed_tokens import GetKeyRing
 from contracts.streams import aggregate_id
 from contracts.upcasters import Upcaster, chain_upcasters
@@ -201,22 +201,15 @@ class AggregateType:
             message: codec.decoder(message.DESCRIPTOR, event) for event, message in messages.items()
         }
 
-    def encode(self, event: Any, stream: str = "", find_key: FindKey | None = None) -> tuple[str, bytes]:
-        """Return the full name of an event's message, and its bytes.
+    def encode(self, event: Any) -> tuple[str, bytes]:
+        """Return the full name of an event's message, and its bytes in clear."""
+        name, message = self.convert(event)
+        return name, message.SerializeToString()
 
-        Args:
-            event: of the domain.
-            stream: of the event; sealed data is bound to it.
-            find_key: of the persons whom the event is about; None to leave their data in clear.
-
-        Raises:
-            Exception: that `find_key` raises.
-        """
+    def convert(self, event: Any) -> tuple[str, Any]:
+        """Return the full name of an event's message, and the message."""
         kind = type(event)
-        message = self._encoders[kind](event)
-        if find_key is not None:
-            seal(message, stream, find_key)
-        return self._names[kind], message.SerializeToString()
+        return self._names[kind], self._encoders[kind](event)
 
     def list_subjects(self, stream: str, state: Any) -> Sequence[str]:
         """Return the persons whose data a state holds."""

@@ -39,7 +39,6 @@ from command_server.kernel.ports import (
     StoreFull,
     StoreLocked,
     StoreUnavailable,
-    Transaction,
 )
 from command_server.kernel.quarantine import Quarantine
 from command_server.kernel.queued_command import (
@@ -52,7 +51,7 @@ from command_server.kernel.queued_command import (
 from command_server.kernel.request_ages import RequestAges
 from command_server.kernel.request_hashes import RequestHashes
 from command_server.kernel.rerun_budget import RerunBudget
-from command_server.kernel.sealing import BatchKeys, Sealing, SubjectKeyMissing
+from command_server.kernel.sealing import Sealing
 from command_server.kernel.stream_folder import OnFolded, StreamFolder
 from command_server.kernel.stream_loader import load_streams
 from contracts.envelope import DEFAULT_MAX_PAYLOAD
@@ -276,8 +275,9 @@ class GroupCommit:
                 keys,
             )
             results = [_decide(decisions, request) for request in requests]
-            if keys is not None:
-                results = await _complete_sealed(decisions, requests, results, keys, transaction)
+            decisions.look_for_state_keys()
+            if keys is not None and keys.missing:
+                await keys.obtain(transaction)
             if lookup.requests:
                 _complete_recorded(batch, results, lookup)
             changes = decisions.collect_changes()
@@ -327,25 +327,6 @@ def _decide(decisions: Batch, request: Request) -> Outcome | Exception:
         return decisions.decide(request)
     except Exception as error:  # a bug in one command must not fail the others
         return error
-
-
-async def _complete_sealed(
-    decisions: Batch,
-    requests: Sequence[Request],
-    results: list[Outcome | Exception],
-    keys: BatchKeys,
-    transaction: Transaction,
-) -> list[Outcome | Exception]:
-    """Obtain missing keys of persons; decide the requests once more that lacked one, in the same order."""
-    decisions.look_for_state_keys()
-    while keys.missing:
-        await keys.obtain(transaction)
-        results = [
-            _decide(decisions, request) if isinstance(result, SubjectKeyMissing) else result
-            for request, result in zip(requests, results, strict=True)
-        ]
-        decisions.look_for_state_keys()
-    return results
 
 
 def _complete_recorded(

@@ -269,7 +269,7 @@ async def test_a_snapshot_of_other_code_is_kept_before_it_is_replaced(store: Eve
 
 async def test_each_person_has_one_key_which_is_stored_with_the_commit(store: EventStore) -> None:
     wrapper = RingWrapper(get_ring)
-    first, second = await create_keys(wrapper, ["ada", "bob"]), await create_keys(wrapper, ["ada", "bob"])
+    (first, _), (second, _) = [await create_keys(wrapper, ["ada", "bob"]) for _ in range(2)]
     async with store.begin() as transaction:
         await lock(transaction)
         assert await transaction.obtain_keys(first) == first
@@ -283,7 +283,7 @@ async def test_each_person_has_one_key_which_is_stored_with_the_commit(store: Ev
 
 
 async def test_sealed_events_are_read_in_clear(store: EventStore) -> None:
-    keys = await create_keys(RingWrapper(get_ring), ["ada"])
+    keys, _ = await create_keys(RingWrapper(get_ring), ["ada"])
     key = (await RingWrapper(get_ring).unwrap(keys.values()))[keys["ada"].id]
     cancelled = OrderCancelled(order_id="1", customer_id="ada", reason="late")
     sealed = OrderCancelled.FromString(cancelled.SerializeToString())

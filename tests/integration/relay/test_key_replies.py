@@ -45,7 +45,7 @@ async def relay(database_url: str, nats_url: str) -> AsyncIterator[Connection]:
 
 
 async def seal_event() -> tuple[WrappedKey, RecordedEvent]:
-    wrapped = (await create_keys(WRAPPER, ["ada"]))["ada"]
+    wrapped = (await create_keys(WRAPPER, ["ada"]))[0]["ada"]
     key = (await WRAPPER.unwrap([wrapped]))[wrapped.id]
     message = OrderCancelled(order_id="o-1", customer_id="ada", reason=NAME)
     seal(message, "a.b.c", lambda _: key)

@@ -30,7 +30,7 @@ class Table:
 
 
 async def create(subject: str = "ada") -> tuple[WrappedKey, SubjectKey]:
-    wrapped = (await create_keys(WRAPPER, [subject]))[subject]
+    wrapped = (await create_keys(WRAPPER, [subject]))[0][subject]
     return wrapped, (await WRAPPER.unwrap([wrapped]))[wrapped.id]
 
 
