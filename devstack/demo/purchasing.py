@@ -23,7 +23,7 @@ from devstack.demo.polling import poll
 from devstack.demo.requests import format_amount
 from devstack.stack import Stack
 
-SCOPES = (*("inventory.write", "inventory.reserve", "inventory.read", "inventory.purchase"),)
+SCOPES = ("inventory.write", "inventory.reserve", "inventory.read", "inventory.purchase")
 SKU, WAREHOUSE, SUPPLIER, ORDERED = "tea-1", "w-1", "tea-house", 40
 PRICE = Money(currency_code="EUR", units=300)
 
