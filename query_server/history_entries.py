@@ -44,16 +44,17 @@ class HistoryEntries(msgspec.Struct, frozen=True):
             for version, data in zip(versions, entries, strict=True)
         ]
 
-    async def read_one(self, version: int) -> bytes:
-        """Return one serialised entry.
+    async def read_first(self, versions: Sequence[int]) -> bytes:
+        """Return the entry of the first of these versions that has one: a skipped event has none.
 
         Raises:
-            RpcError: `VIEW_UNREADABLE`.
+            RpcError: `VIEW_UNREADABLE`, none of them has one.
         """
-        (data,) = await self._read_stored([version])
-        if data is None or not self._is_readable(version, data):
-            raise self._describe(version)
-        return data
+        for chunk in filter(None, (versions[:1], versions[1:])):  # in general the first one has
+            for version, data in zip(chunk, await self._read_stored(chunk), strict=True):
+                if data is not None and self._is_readable(version, data):
+                    return data
+        raise self._describe(versions[0])
 
     async def read_times(self, versions: Sequence[int], read_time: ReadTime) -> list[int]:
         """Return the entries' times; for one that cannot be read, that of the entry before it."""

@@ -1,7 +1,8 @@
 """Pages of a view's history, newest first, and the search for a time in it.
 
 How it works. A history is a Redis hash from version to entry, and every version up to the view's own has one,
-from 1 on or from the first that is not archived. A page is therefore a range of versions, which ends before
+from 1 on or from the first that is not archived, unless its event was skipped or says that a person was
+forgotten. A page is therefore a range of versions, which ends before
 it becomes too large for a response; its token is the last version of the page. Times never decrease from
 version to version, so the first entry of a period is found by search: each read fetches FAN_OUT entries
 spread over the remaining range, which divides the range by FAN_OUT.
@@ -124,7 +125,7 @@ async def read_last_entry_before(
     """Return the last entry that is earlier than a time; empty if there is none, None if it is archived.
 
     Raises:
-        RpcError: `VIEW_UNREADABLE`, the entry cannot be read.
+        RpcError: `VIEW_UNREADABLE`, neither the entry nor those before it can be read.
 
     Args:
         views: the projection.
@@ -136,7 +137,8 @@ async def read_last_entry_before(
     last = await find_first_version(views, view_id, history, time, read_time) - 1
     if last < history.start:
         return None if last else b""
-    return await HistoryEntries(views, view_id).read_one(last)
+    versions = range(last, max(history.start - 1, last - FAN_OUT), -1)
+    return await HistoryEntries(views, view_id).read_first(versions)
 
 
 async def find_first_version(

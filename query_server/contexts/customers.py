@@ -5,6 +5,7 @@ from time import time
 
 from diptych.customers.v1 import query_service_pb2 as protocol
 from diptych.customers.v1.types_pb2 import Confirmation, Customer, EmailClaim
+from diptych.history.v1.history_pb2 import Entry
 
 from contracts.email_addresses import normalize_email
 from contracts.hidden_ids import list_hidden_ids
@@ -80,7 +81,7 @@ async def get_email_confirmation(
 
 
 async def get_customer_history(customers: FreshReader, request: protocol.GetCustomerHistoryRequest) -> bytes:
-    page = await history_pages.read_page(customers, request.customer_id, CUSTOMER_NOT_FOUND, request)
+    page = await history_pages.read_page(customers, request.customer_id, CUSTOMER_NOT_FOUND, request, Entry)
     return page.encode()
 
 

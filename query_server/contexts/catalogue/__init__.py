@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from diptych.catalogue.v1 import query_service_pb2 as protocol
 from diptych.catalogue.v1.types_pb2 import Product
+from diptych.history.v1.history_pb2 import Entry
 from diptych.pricing.v1.quote_pb2 import Quote
 
 from contracts.key_ring import Purpose
@@ -88,7 +89,8 @@ async def get_category_tree(trees: FreshReader, _: protocol.GetCategoryTreeReque
 
 
 async def get_product_history(products: FreshReader, request: protocol.GetProductHistoryRequest) -> bytes:
-    return (await history_pages.read_page(products, request.sku, PRODUCT_NOT_FOUND, request)).encode()
+    page = await history_pages.read_page(products, request.sku, PRODUCT_NOT_FOUND, request, Entry)
+    return page.encode()
 
 
 def watch_product(watch: Watch, request: protocol.WatchProductRequest) -> WatchResponses:

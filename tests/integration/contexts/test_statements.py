@@ -211,6 +211,20 @@ async def test_a_line_at_midnight_belongs_to_the_month_that_begins(ledgers: Ledg
     assert (await ledgers.get_statement("a-1", "2026-02")).paid_in == money(200)
 
 
+async def test_a_statement_steps_over_the_event_that_the_owner_was_forgotten(ledgers: Ledgers) -> None:
+    account = Account("a-1", at=datetime(2026, 1, 31, tzinfo=UTC))
+    account.record(happened.MoneyDeposited, 100)
+    account.forget_owner(timedelta(hours=1))
+    await ledgers.put(account)
+    before = await ledgers.get_statement("a-1", "2026-01")
+    assert (before.closing_balance, before.paid_in) == (money(100), money(100))
+    account.record(happened.MoneyWithdrawn, 30, timedelta(days=1))
+    await ledgers.put(account)
+    after = await ledgers.get_statement("a-1", "2026-02")
+    assert (after.opening_balance, after.closing_balance) == (money(100), money(70))
+    assert [line.version for line in await ledgers.list_lines(account_id="a-1")] == [4, 3, 2, 1]
+
+
 async def test_a_long_ledger_is_searched_in_few_reads(
     ledgers: Ledgers, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from diptych.banking.v1 import events_pb2
+from diptych.privacy.v1.privacy_pb2 import SubjectForgotten
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.money_pb2 import Money
 
@@ -72,6 +73,11 @@ class Account:
                 "held": money(held, self.currency),
             }
         self._append(event_class(account_id=self.id, **fields), balance, held)
+
+    def forget_owner(self, after: timedelta = timedelta(0)) -> None:
+        """Record that the owner was forgotten, which has no line."""
+        self.at += after
+        self._append(SubjectForgotten(subject_id="ada", key_id=b"k"), *self.cents[-1])
 
     def _append(self, message: Any, balance: int, held: int) -> None:
         version = len(self.events) + 1
