@@ -3,8 +3,12 @@
 import json
 from uuid import uuid4
 
+from diptych.banking.v1 import command_service_pb2 as banking
+from diptych.banking.v1 import query_service_pb2 as bank_queries
+from diptych.consistency.v1.consistency_pb2 import Receipt
 from diptych.customers.v1 import command_service_pb2 as customers
 from diptych.customers.v1 import query_service_pb2 as customer_queries
+from google.type.money_pb2 import Money
 from redis.asyncio import Redis
 
 from devstack.stack import Stack
@@ -76,10 +80,82 @@ async def test_views_and_histories_are_rewritten_without_the_person(stack: Stack
     assert (view.version, view.customer_id, view.total.units) == (2, customer_id, 29)
     assert not view.shipping_groups[0].shipping_address.recipient
     assert (await caller.query(get_customer)).customer.name == ""
+    get_history = customer_queries.GetCustomerHistoryRequest(customer_id=customer_id)
+    assert [entry.version for entry in (await caller.query(get_history)).entries] == [2, 1]
     confirmed = await shop.confirm(placed.aggregate_id)
     assert (await shop.get(placed.aggregate_id, confirmed.consistency_token)).version == 3
     kept = await shop.get(other.aggregate_id, other.consistency_token)
     assert kept.shipping_groups[0].shipping_address.recipient == "Ada"
+    await caller.close()
+
+
+async def open_account(caller: Caller, owner_id: str) -> str:
+    request = banking.OpenAccountRequest(owner_id=owner_id, currency_code="SEK")
+    return (await caller.execute(request)).aggregate_id
+
+
+async def pay_in(caller: Caller, account_id: str) -> Receipt:
+    amount = Money(currency_code="SEK", units=900)
+    return await caller.execute(
+        banking.DepositRequest(account_id=account_id, amount=amount, reference=f"from {NAME}")
+    )
+
+
+async def pay_out(caller: Caller, from_account_id: str, to_account_id: str) -> Receipt:
+    amount = Money(currency_code="SEK", units=100)
+    return await caller.execute(
+        banking.TransferRequest(
+            from_account_id=from_account_id,
+            to_account_id=to_account_id,
+            amount=amount,
+            reference=f"for {NAME}",
+        )
+    )
+
+
+async def test_ledgers_and_payments_are_rewritten_without_their_owner(stack: Stack) -> None:
+    """Verify agrees, also with what other tests forgot."""
+    caller = Caller(stack, *(f"banking.{duty}" for duty in ("open", "deposit", "pay", "read")))
+    owner_id = uuid4().hex
+    account_id, other_id = await open_account(caller, owner_id), await open_account(caller, "cleo")
+    await pay_in(caller, account_id)
+    sent = await pay_out(caller, account_id, other_id)
+    asked = bank_queries.ListTransactionsRequest(
+        account_id=account_id, at_least_as_fresh=sent.consistency_token
+    )
+    await caller.query(asked)
+    get_transfer = bank_queries.GetTransferRequest(
+        transfer_id=sent.aggregate_id, at_least_as_fresh=sent.consistency_token
+    )
+    await caller.query(get_transfer)
+    code, out, err = await diptych(stack, "export-subject", owner_id, "--reason", "she asked")
+    assert code == 0, err
+    assert {each["view"] for each in json.loads(out)["views"] if NAME in str(each)} == {
+        "banking.account_ledger",
+        "banking.transfer",
+    }
+    done = await forget(stack.settings.database_url, TYPES, owner_id, "she asked", "bob", wait=0.0)
+    streams = {f"banking.account.{account_id}", f"banking.transfer.{sent.aggregate_id}"}
+    assert (done.streams.sealed, done.streams.clear) == (streams, set())
+
+    async def is_gone() -> bool:
+        return not await find_in_redis(stack, [account_id, sent.aggregate_id])
+
+    await until(is_gone, 20)
+    assert (await caller.query(get_transfer)).transfer.amount.units == 100
+    await pay_in(caller, account_id)
+    paid = await pay_out(caller, account_id, other_id)
+    asked.at_least_as_fresh = paid.consistency_token
+    lines = (await caller.query(asked)).transactions
+    assert [line.balance.units for line in lines] == [1600, 1700, 0, 800, 900, 0]  # one has no line
+    assert NAME not in str(lines)
+    get_statement = bank_queries.GetStatementRequest(
+        account_id=account_id, month="2199-11", at_least_as_fresh=paid.consistency_token
+    )
+    assert (await caller.query(get_statement)).statement.closing_balance.units == 1600
+    asked.account_id = other_id
+    received = (await caller.query(asked)).transactions
+    assert [line.reference for line in received] == [f"for {NAME}", f"for {NAME}", ""]  # cleo's
     report = await verify(stack.settings)
     assert report.clean, report.problems
     await caller.close()

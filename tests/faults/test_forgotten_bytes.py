@@ -9,8 +9,10 @@ from uuid import uuid4
 import asyncpg
 import grpc
 import pytest
+from diptych.banking.v1 import command_service_pb2 as banking
 from diptych.customers.v1 import command_service_pb2 as customers
 from diptych.customers.v1.types_pb2 import PostalAddress
+from google.type.money_pb2 import Money
 from redis.asyncio import Redis
 
 from devstack.stack import Stack
@@ -28,7 +30,9 @@ pytestmark = pytest.mark.long
 MARK = uuid4().hex
 """A part of every text about the person."""
 TYPES = [each.full_name for context in CONTEXTS for each in context.events.descriptors]
-ORDERS = 40
+ORDERS, ACCOUNTS = 40, 2
+PAYMENTS = 2
+"""With a stream of their own: a transfer, and a requested withdrawal."""
 
 
 @pytest.fixture
@@ -78,8 +82,24 @@ async def live(stack: Stack, shop: Shop) -> str:
             with suppress(grpc.aio.AioRpcError):  # a saga was faster
                 await shop.cancel(receipts[-1].aggregate_id, f"I, {MARK}, have changed my mind")
     await caller.close()
+    await bank(stack, customer_id)
     await shop.get(receipts[-1].aggregate_id, receipts[-1].consistency_token)
     return customer_id
+
+
+async def bank(stack: Stack, owner_id: str) -> None:
+    """Have a person pay in, out, and to themselves."""
+    caller, ids = Caller(stack, *(f"banking.{duty}" for duty in ("open", "deposit", "pay"))), []
+    for _ in range(ACCOUNTS):
+        request = banking.OpenAccountRequest(owner_id=owner_id, currency_code="SEK")
+        ids.append((await caller.execute(request)).aggregate_id)
+    payment = {"amount": Money(currency_code="SEK", units=9), "reference": f"Ada {MARK} pays"}
+    for _ in range(MAX_EVENTS + 10):
+        await caller.execute(banking.DepositRequest(account_id=ids[0], **payment))
+    await caller.execute(banking.WithdrawRequest(account_id=ids[0], **payment))
+    await caller.execute(banking.TransferRequest(from_account_id=ids[0], to_account_id=ids[1], **payment))
+    await caller.execute(banking.RequestWithdrawalRequest(account_id=ids[0], **payment))
+    await caller.close()
 
 
 async def clean(stack: Stack) -> None:
@@ -111,7 +131,10 @@ async def test_no_trace_of_a_forgotten_person_is_left(own_stack: Stack, folder: 
     await until(is_in_views, 30)
     assert await asyncio.to_thread(find_traces, folder) == {"redis"}  # sealed everywhere else
     done = await forget(own_stack.settings.database_url, TYPES, customer_id, "asked", "bob", wait=0.0)
-    assert (len(done.streams.sealed), done.streams.clear) == (ORDERS + 1, set())
+    assert (len(done.streams.sealed), done.streams.clear) == (
+        ORDERS + 1 + ACCOUNTS + PAYMENTS,
+        set(),
+    )
 
     async def is_gone() -> bool:
         await clean(own_stack)

@@ -214,7 +214,14 @@ def is_approved(event: MoneyWithdrawn | TransferSent) -> bool:
     return event.approved if isinstance(event, TransferSent) else bool(event.withdrawal_id)
 
 
-ACCOUNT = Aggregate("banking.account", Account(), evolve, members(Event), owner="owner_id")
+ACCOUNT = Aggregate(
+    "banking.account",
+    Account(),
+    evolve,
+    members(Event),
+    subjects=lambda *_: (),  # the state has no reference
+    owner="owner_id",
+)
 
 
 def _format_day(time: datetime) -> str:

@@ -89,7 +89,9 @@ def decide_deposit(command: Deposit, states: Mapping[str, Any], now: datetime) -
     account: Account = states[name]
     rules.check_can_receive(account, id_, amount)
     balance = account.balance + amount
-    deposited = MoneyDeposited(id_, amount, command.reference, balance, account.held, deposited_at=now)
+    deposited = MoneyDeposited(
+        id_, amount, command.reference, balance, account.held, now, owner_id=account.owner_id
+    )
     is_listed = has_listed_name(command, other, "counterparty_name", states)
     kind = CaseKind.LISTED_NAME if is_listed else find_cash_kind(amount, account.cash_in, now)
     if kind is None:

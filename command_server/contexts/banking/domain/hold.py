@@ -35,6 +35,7 @@ from command_server.contexts.banking.domain.messages import (
     MoneyHeld,
     PlaceHold,
     ReleaseHold,
+    is_same_reference,
 )
 from command_server.kernel.decider import Aggregate, AlreadyExists, Decider, NotFound, Rejected, members
 from command_server.kernel.field_rules import check_fields
@@ -100,7 +101,14 @@ def evolve(hold: Hold, event: Event) -> Hold:
             return replace(hold, status=Status.RELEASED)
 
 
-HOLD = Aggregate("banking.hold", Hold(), evolve, members(Event), owner="owner_id")
+HOLD = Aggregate(
+    "banking.hold",
+    Hold(),
+    evolve,
+    members(Event),
+    subjects=lambda hold, _: (hold.owner_id,),
+    owner="owner_id",
+)
 
 
 def streams(command: Command) -> Sequence[str]:
@@ -163,9 +171,10 @@ def decide(command: Command, states: Mapping[str, Any], now: datetime) -> Events
 
 def is_same(command: PlaceHold, hold: Hold) -> bool:
     """Return whether a command repeats the one that placed the hold."""
-    one = (command.account_id, command.amount, command.reference, command.deadline)
-    other = (hold.account_id, hold.amount, hold.reference, hold.deadline)
-    return one == other and hold.customer_id in ("", command.customer_id)
+    one = (command.account_id, command.amount, command.deadline)
+    other = (hold.account_id, hold.amount, hold.deadline)
+    same_reference = is_same_reference(command.reference, hold.reference)
+    return one == other and same_reference and hold.customer_id in ("", command.customer_id)
 
 
 def place(command: PlaceHold, states: Mapping[str, Any], now: datetime) -> EventsByStream:

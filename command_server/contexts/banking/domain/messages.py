@@ -42,6 +42,11 @@ def name_payer(caller: str, persons: frozenset[str], currency_code: str) -> str:
     return f"payer {currency_code} {person}"
 
 
+def is_same_reference(reference: str, recorded: str) -> bool:
+    """Return whether a command has the recorded reference, which is empty once the owner was forgotten."""
+    return recorded in ("", reference)
+
+
 # Commands
 
 
@@ -269,6 +274,7 @@ class MoneyDeposited:
     held: Money
     deposited_at: datetime
     refund_id: str = ""
+    owner_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +288,7 @@ class MoneyWithdrawn:
     held: Money
     withdrawn_at: datetime
     withdrawal_id: str = ""
+    owner_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +304,7 @@ class TransferSent:
     held: Money
     sent_at: datetime
     approved: bool = False
+    owner_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +319,7 @@ class TransferReceived:
     balance: Money
     held: Money
     received_at: datetime
+    owner_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -511,3 +520,4 @@ class RefundPaid:
     amount: Money
     reference: str
     paid_at: datetime
+    owner_id: str = ""

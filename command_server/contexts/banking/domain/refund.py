@@ -10,7 +10,12 @@ from typing import Any
 
 from command_server.contexts.banking.domain import account as rules
 from command_server.contexts.banking.domain.account import ACCOUNT, NO_MONEY, Account
-from command_server.contexts.banking.domain.messages import MoneyDeposited, PayRefund, RefundPaid
+from command_server.contexts.banking.domain.messages import (
+    MoneyDeposited,
+    PayRefund,
+    RefundPaid,
+    is_same_reference,
+)
 from command_server.kernel.decider import Aggregate, AlreadyExists, Decider
 from command_server.kernel.field_rules import check_fields
 from command_server.kernel.money import Money
@@ -23,13 +28,17 @@ class Refund:
     account_id: str = ""
     amount: Money = NO_MONEY
     reference: str = ""
+    owner_id: str = ""
+    """Of the account; empty for refunds of earlier releases."""
 
 
 def evolve(_: Refund, event: RefundPaid) -> Refund:
-    return Refund(event.account_id, event.amount, event.reference)
+    return Refund(event.account_id, event.amount, event.reference, event.owner_id)
 
 
-REFUND = Aggregate("banking.refund", Refund(), evolve, (RefundPaid,))
+REFUND = Aggregate(
+    "banking.refund", Refund(), evolve, (RefundPaid,), subjects=lambda refund, _: (refund.owner_id,)
+)
 
 
 def streams(command: PayRefund) -> Sequence[str]:
@@ -46,15 +55,17 @@ def decide(
     refund: Refund = states[refund_name]
     id_, account_id = command.refund_id, command.account_id
     amount, reference = command.amount, command.reference
-    if refund == Refund(account_id, amount, reference):
-        return {}
     if refund.account_id:
+        same_reference = is_same_reference(reference, refund.reference)
+        if (account_id, amount) == (refund.account_id, refund.amount) and same_reference:
+            return {}
         raise AlreadyExists("REFUND_EXISTS", refund_id=id_)
     account: Account = states[account_name]
     rules.check_can_receive(account, account_id, amount)
     balance = account.balance + amount
-    deposited = MoneyDeposited(account_id, amount, reference, balance, account.held, now, id_)
-    paid = RefundPaid(id_, account_id, amount, reference, paid_at=now)
+    owner_id = account.owner_id
+    deposited = MoneyDeposited(account_id, amount, reference, balance, account.held, now, id_, owner_id)
+    paid = RefundPaid(id_, account_id, amount, reference, now, owner_id)
     return {account_name: [deposited], refund_name: [paid]}
 
 

@@ -35,6 +35,7 @@ from command_server.contexts.banking.domain.messages import (
     TransferReceived,
     TransferRequested,
     TransferSent,
+    is_same_reference,
 )
 from command_server.kernel.decider import Aggregate, AlreadyExists, Decider, NotFound, Rejected, members
 from command_server.kernel.field_rules import check_fields
@@ -98,7 +99,14 @@ def _to_state(source: Transfer | RequestTransfer | TransferMade | TransferReques
     )
 
 
-TRANSFER = Aggregate("banking.transfer", TransferState(), evolve, members(Event), owner="owner_id")
+TRANSFER = Aggregate(
+    "banking.transfer",
+    TransferState(),
+    evolve,
+    members(Event),
+    subjects=lambda transfer, _: (transfer.owner_id,),
+    owner="owner_id",
+)
 
 
 def streams(command: Command) -> Sequence[str]:
@@ -157,8 +165,10 @@ def _to_fields(command: Transfer | RequestTransfer) -> tuple[str, str, str, Mone
 def is_same(command: Transfer | RequestTransfer, transfer: TransferState) -> bool:
     """Return whether a command repeats the one that made or requested the transfer."""
     was_requested = bool(transfer.requested_by)
-    original = replace(transfer, status=Status.NONE, requested_by="", requesters=(), owner_id="")
-    return original == _to_state(command) and isinstance(command, RequestTransfer) == was_requested
+    asked = _to_state(command)
+    same_reference = is_same_reference(asked.reference, transfer.reference)
+    same_payment = (asked.account_streams, asked.amount) == (transfer.account_streams, transfer.amount)
+    return same_payment and same_reference and isinstance(command, RequestTransfer) == was_requested
 
 
 def check_different_accounts(transfer: TransferState) -> None:
@@ -225,12 +235,13 @@ def move_money(
     rules.check_daily_limit(sender, amount, now)
     rules.check_can_receive(recipient, recipient_id, amount)
     balance = sender.balance - amount
+    held, owner_id = sender.held, sender.owner_id
     sent = TransferSent(
-        sender_id, transfer_id, recipient_id, amount, reference, balance, sender.held, now, approved
+        sender_id, transfer_id, recipient_id, amount, reference, balance, held, now, approved, owner_id
     )
-    balance = recipient.balance + amount
+    balance, held, owner_id = recipient.balance + amount, recipient.held, recipient.owner_id
     received = TransferReceived(
-        recipient_id, transfer_id, sender_id, amount, reference, balance, recipient.held, received_at=now
+        recipient_id, transfer_id, sender_id, amount, reference, balance, held, now, owner_id
     )
     return {sender_name: [sent], recipient_name: [received]}
 

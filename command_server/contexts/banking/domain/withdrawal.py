@@ -30,7 +30,7 @@ from command_server.contexts.banking.domain.four_eyes import (
     share_person,
 )
 from command_server.contexts.banking.domain.listed_name import LISTED_NAME
-from command_server.contexts.banking.domain.messages import MoneyWithdrawn, Withdraw
+from command_server.contexts.banking.domain.messages import MoneyWithdrawn, Withdraw, is_same_reference
 from command_server.contexts.banking.domain.withdrawal_messages import (
     ApproveWithdrawal,
     DeclineWithdrawal,
@@ -80,7 +80,14 @@ def evolve(withdrawal: Withdrawal, event: Event) -> Withdrawal:
             return replace(withdrawal, status=Status.DECLINED)
 
 
-WITHDRAWAL = Aggregate("banking.withdrawal", Withdrawal(), evolve, members(Event), owner="owner_id")
+WITHDRAWAL = Aggregate(
+    "banking.withdrawal",
+    Withdrawal(),
+    evolve,
+    members(Event),
+    subjects=lambda withdrawal, _: (withdrawal.owner_id,),
+    owner="owner_id",
+)
 
 
 def streams(command: Command) -> Sequence[str]:
@@ -111,8 +118,8 @@ def decide(command: Command, states: Mapping[str, Any], now: datetime) -> Events
         case RequestWithdrawal(), Status.NONE:
             return {name: [request(command, states, now)]}
         case RequestWithdrawal(_, account_id, amount, reference), _:
-            requested = withdrawal.account_id, withdrawal.amount, withdrawal.reference
-            if (account_id, amount, reference) == requested:
+            same_reference = is_same_reference(reference, withdrawal.reference)
+            if (account_id, amount) == (withdrawal.account_id, withdrawal.amount) and same_reference:
                 return {}
             raise AlreadyExists("WITHDRAWAL_EXISTS", withdrawal_id=id_)
         case _, Status.NONE:
@@ -166,7 +173,9 @@ def pay_out(
     rules.check_can_pay(account, id_, amount)
     rules.check_daily_limit(account, amount, now)
     balance, reference = account.balance - amount, withdrawal.reference
-    withdrawn = MoneyWithdrawn(id_, amount, reference, balance, account.held, now, command.withdrawal_id)
+    withdrawn = MoneyWithdrawn(
+        id_, amount, reference, balance, account.held, now, command.withdrawal_id, account.owner_id
+    )
     kind = find_cash_kind(amount, account.cash_out, now)
     if kind is None:
         return {name: [withdrawn]}
@@ -199,7 +208,9 @@ def withdraw(command: Withdraw, states: Mapping[str, Any], now: datetime) -> Eve
     if counted := find_excess(command, account, states, now):
         raise Rejected("WITHDRAWAL_NEEDS_APPROVAL", above=SINGLE_PERSON_LIMIT, counted=counted)
     balance = account.balance - amount
-    withdrawn = MoneyWithdrawn(id_, amount, command.reference, balance, account.held, withdrawn_at=now)
+    withdrawn = MoneyWithdrawn(
+        id_, amount, command.reference, balance, account.held, now, owner_id=account.owner_id
+    )
     kind = find_cash_kind(amount, account.cash_out, now)
     case = open_case(command, id_, account.owner_id, kind, now, amount) if kind else {}
     return join({name: [withdrawn]}, count_payment(command, now), case)

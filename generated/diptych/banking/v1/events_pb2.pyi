@@ -82,12 +82,18 @@ class MoneyDeposited(_message.Message):
     HELD_FIELD_NUMBER: _builtins.int
     DEPOSITED_AT_FIELD_NUMBER: _builtins.int
     REFUND_ID_FIELD_NUMBER: _builtins.int
+    OWNER_ID_FIELD_NUMBER: _builtins.int
+    SEALED_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     """The account's id."""
     reference: _builtins.str
     """The reference text of the command."""
     refund_id: _builtins.str
     """The refund that was paid; empty for a deposit, and in events of earlier releases."""
+    owner_id: _builtins.str
+    """The account's owner; empty in events of earlier releases."""
+    sealed: _builtins.bytes
+    """The reference, encrypted with the owner's key; empty if it is in clear."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """The amount."""
@@ -114,10 +120,12 @@ class MoneyDeposited(_message.Message):
         held: _money_pb2.Money | None = ...,
         deposited_at: _timestamp_pb2.Timestamp | None = ...,
         refund_id: _builtins.str = ...,
+        owner_id: _builtins.str = ...,
+        sealed: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "balance", b"balance", "deposited_at", b"deposited_at", "held", b"held"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "balance", b"balance", "deposited_at", b"deposited_at", "held", b"held", "reference", b"reference", "refund_id", b"refund_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "balance", b"balance", "deposited_at", b"deposited_at", "held", b"held", "owner_id", b"owner_id", "reference", b"reference", "refund_id", b"refund_id", "sealed", b"sealed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -136,12 +144,18 @@ class MoneyWithdrawn(_message.Message):
     HELD_FIELD_NUMBER: _builtins.int
     WITHDRAWN_AT_FIELD_NUMBER: _builtins.int
     WITHDRAWAL_ID_FIELD_NUMBER: _builtins.int
+    OWNER_ID_FIELD_NUMBER: _builtins.int
+    SEALED_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     """The account's id."""
     reference: _builtins.str
     """The reference text of the command."""
     withdrawal_id: _builtins.str
     """The withdrawal that a second person approved; empty if nobody did."""
+    owner_id: _builtins.str
+    """The account's owner; empty in events of earlier releases."""
+    sealed: _builtins.bytes
+    """The reference, encrypted with the owner's key; empty if it is in clear."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """The amount."""
@@ -168,10 +182,12 @@ class MoneyWithdrawn(_message.Message):
         held: _money_pb2.Money | None = ...,
         withdrawn_at: _timestamp_pb2.Timestamp | None = ...,
         withdrawal_id: _builtins.str = ...,
+        owner_id: _builtins.str = ...,
+        sealed: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "balance", b"balance", "held", b"held", "withdrawn_at", b"withdrawn_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "balance", b"balance", "held", b"held", "reference", b"reference", "withdrawal_id", b"withdrawal_id", "withdrawn_at", b"withdrawn_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "balance", b"balance", "held", b"held", "owner_id", b"owner_id", "reference", b"reference", "sealed", b"sealed", "withdrawal_id", b"withdrawal_id", "withdrawn_at", b"withdrawn_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -192,6 +208,8 @@ class TransferSent(_message.Message):
     HELD_FIELD_NUMBER: _builtins.int
     SENT_AT_FIELD_NUMBER: _builtins.int
     APPROVED_FIELD_NUMBER: _builtins.int
+    OWNER_ID_FIELD_NUMBER: _builtins.int
+    SEALED_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     """The account's id."""
     transfer_id: _builtins.str
@@ -202,6 +220,10 @@ class TransferSent(_message.Message):
     """The reference text of the command."""
     approved: _builtins.bool
     """Whether a second person approved the transfer."""
+    owner_id: _builtins.str
+    """The account's owner; empty in events of earlier releases."""
+    sealed: _builtins.bytes
+    """The reference, encrypted with the owner's key; empty if it is in clear."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """The amount."""
@@ -230,10 +252,12 @@ class TransferSent(_message.Message):
         held: _money_pb2.Money | None = ...,
         sent_at: _timestamp_pb2.Timestamp | None = ...,
         approved: _builtins.bool = ...,
+        owner_id: _builtins.str = ...,
+        sealed: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "balance", b"balance", "held", b"held", "sent_at", b"sent_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "approved", b"approved", "balance", b"balance", "held", b"held", "reference", b"reference", "sent_at", b"sent_at", "to_account_id", b"to_account_id", "transfer_id", b"transfer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "approved", b"approved", "balance", b"balance", "held", b"held", "owner_id", b"owner_id", "reference", b"reference", "sealed", b"sealed", "sent_at", b"sent_at", "to_account_id", b"to_account_id", "transfer_id", b"transfer_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -253,6 +277,8 @@ class TransferReceived(_message.Message):
     BALANCE_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
     RECEIVED_AT_FIELD_NUMBER: _builtins.int
+    OWNER_ID_FIELD_NUMBER: _builtins.int
+    SEALED_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     """The account's id."""
     transfer_id: _builtins.str
@@ -261,6 +287,10 @@ class TransferReceived(_message.Message):
     """The account that sent the money."""
     reference: _builtins.str
     """The reference text of the command."""
+    owner_id: _builtins.str
+    """The account's owner; empty in events of earlier releases."""
+    sealed: _builtins.bytes
+    """The reference, encrypted with the owner's key; empty if it is in clear."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """The amount."""
@@ -288,10 +318,12 @@ class TransferReceived(_message.Message):
         balance: _money_pb2.Money | None = ...,
         held: _money_pb2.Money | None = ...,
         received_at: _timestamp_pb2.Timestamp | None = ...,
+        owner_id: _builtins.str = ...,
+        sealed: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "balance", b"balance", "held", b"held", "received_at", b"received_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "balance", b"balance", "from_account_id", b"from_account_id", "held", b"held", "received_at", b"received_at", "reference", b"reference", "transfer_id", b"transfer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "balance", b"balance", "from_account_id", b"from_account_id", "held", b"held", "owner_id", b"owner_id", "received_at", b"received_at", "reference", b"reference", "sealed", b"sealed", "transfer_id", b"transfer_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -666,6 +698,7 @@ class HoldPlaced(_message.Message):
     OWNER_ID_FIELD_NUMBER: _builtins.int
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     MANDATE_ID_FIELD_NUMBER: _builtins.int
+    SEALED_FIELD_NUMBER: _builtins.int
     hold_id: _builtins.str
     """The hold's id."""
     account_id: _builtins.str
@@ -678,6 +711,8 @@ class HoldPlaced(_message.Message):
     """The customer who orders what the hold is for; empty in events of earlier releases."""
     mandate_id: _builtins.str
     """The mandate under which the customer orders; empty if the account is the customer's own."""
+    sealed: _builtins.bytes
+    """The reference, encrypted with the owner's key; empty if it is in clear."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """The held amount."""
@@ -702,10 +737,11 @@ class HoldPlaced(_message.Message):
         owner_id: _builtins.str = ...,
         customer_id: _builtins.str = ...,
         mandate_id: _builtins.str = ...,
+        sealed: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "deadline", b"deadline", "placed_at", b"placed_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "customer_id", b"customer_id", "deadline", b"deadline", "hold_id", b"hold_id", "mandate_id", b"mandate_id", "owner_id", b"owner_id", "placed_at", b"placed_at", "reference", b"reference"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "customer_id", b"customer_id", "deadline", b"deadline", "hold_id", b"hold_id", "mandate_id", b"mandate_id", "owner_id", b"owner_id", "placed_at", b"placed_at", "reference", b"reference", "sealed", b"sealed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -852,6 +888,7 @@ class TransferMade(_message.Message):
     REFERENCE_FIELD_NUMBER: _builtins.int
     MADE_AT_FIELD_NUMBER: _builtins.int
     OWNER_ID_FIELD_NUMBER: _builtins.int
+    SEALED_FIELD_NUMBER: _builtins.int
     transfer_id: _builtins.str
     """The transfer's id."""
     from_account_id: _builtins.str
@@ -862,6 +899,8 @@ class TransferMade(_message.Message):
     """The reference text of the command."""
     owner_id: _builtins.str
     """The owner of the account that sends the money; empty in events of earlier releases."""
+    sealed: _builtins.bytes
+    """The reference, encrypted with the owner's key; empty if it is in clear."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """The amount."""
@@ -880,10 +919,11 @@ class TransferMade(_message.Message):
         reference: _builtins.str = ...,
         made_at: _timestamp_pb2.Timestamp | None = ...,
         owner_id: _builtins.str = ...,
+        sealed: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "made_at", b"made_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "from_account_id", b"from_account_id", "made_at", b"made_at", "owner_id", b"owner_id", "reference", b"reference", "to_account_id", b"to_account_id", "transfer_id", b"transfer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "from_account_id", b"from_account_id", "made_at", b"made_at", "owner_id", b"owner_id", "reference", b"reference", "sealed", b"sealed", "to_account_id", b"to_account_id", "transfer_id", b"transfer_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -904,6 +944,7 @@ class TransferRequested(_message.Message):
     REQUESTED_AT_FIELD_NUMBER: _builtins.int
     OWNER_ID_FIELD_NUMBER: _builtins.int
     REQUESTERS_FIELD_NUMBER: _builtins.int
+    SEALED_FIELD_NUMBER: _builtins.int
     transfer_id: _builtins.str
     """The transfer's id."""
     from_account_id: _builtins.str
@@ -916,6 +957,8 @@ class TransferRequested(_message.Message):
     """The requester: the subject of the caller's token."""
     owner_id: _builtins.str
     """The owner of the account that sends the money; empty in events of earlier releases."""
+    sealed: _builtins.bytes
+    """The reference, encrypted with the owner's key; empty if it is in clear."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """The amount."""
@@ -942,10 +985,11 @@ class TransferRequested(_message.Message):
         requested_at: _timestamp_pb2.Timestamp | None = ...,
         owner_id: _builtins.str = ...,
         requesters: _abc.Iterable[_builtins.str] | None = ...,
+        sealed: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "requested_at", b"requested_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "from_account_id", b"from_account_id", "owner_id", b"owner_id", "reference", b"reference", "requested_at", b"requested_at", "requested_by", b"requested_by", "requesters", b"requesters", "to_account_id", b"to_account_id", "transfer_id", b"transfer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "from_account_id", b"from_account_id", "owner_id", b"owner_id", "reference", b"reference", "requested_at", b"requested_at", "requested_by", b"requested_by", "requesters", b"requesters", "sealed", b"sealed", "to_account_id", b"to_account_id", "transfer_id", b"transfer_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1030,12 +1074,18 @@ class RefundPaid(_message.Message):
     AMOUNT_FIELD_NUMBER: _builtins.int
     REFERENCE_FIELD_NUMBER: _builtins.int
     PAID_AT_FIELD_NUMBER: _builtins.int
+    OWNER_ID_FIELD_NUMBER: _builtins.int
+    SEALED_FIELD_NUMBER: _builtins.int
     refund_id: _builtins.str
     """The refund's id."""
     account_id: _builtins.str
     """The account that received the money."""
     reference: _builtins.str
     """The reference text of the command."""
+    owner_id: _builtins.str
+    """The account's owner; empty in events of earlier releases."""
+    sealed: _builtins.bytes
+    """The reference, encrypted with the owner's key; empty if it is in clear."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """The amount."""
@@ -1052,10 +1102,12 @@ class RefundPaid(_message.Message):
         amount: _money_pb2.Money | None = ...,
         reference: _builtins.str = ...,
         paid_at: _timestamp_pb2.Timestamp | None = ...,
+        owner_id: _builtins.str = ...,
+        sealed: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "paid_at", b"paid_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "paid_at", b"paid_at", "reference", b"reference", "refund_id", b"refund_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "owner_id", b"owner_id", "paid_at", b"paid_at", "reference", b"reference", "refund_id", b"refund_id", "sealed", b"sealed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1075,6 +1127,7 @@ class WithdrawalRequested(_message.Message):
     REQUESTED_BY_FIELD_NUMBER: _builtins.int
     REQUESTERS_FIELD_NUMBER: _builtins.int
     REQUESTED_AT_FIELD_NUMBER: _builtins.int
+    SEALED_FIELD_NUMBER: _builtins.int
     withdrawal_id: _builtins.str
     """The withdrawal's id."""
     account_id: _builtins.str
@@ -1085,6 +1138,8 @@ class WithdrawalRequested(_message.Message):
     """The reference text of the command."""
     requested_by: _builtins.str
     """The requester: the subject of the caller's token."""
+    sealed: _builtins.bytes
+    """The reference, encrypted with the owner's key; empty if it is in clear."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """The amount."""
@@ -1110,10 +1165,11 @@ class WithdrawalRequested(_message.Message):
         requested_by: _builtins.str = ...,
         requesters: _abc.Iterable[_builtins.str] | None = ...,
         requested_at: _timestamp_pb2.Timestamp | None = ...,
+        sealed: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "requested_at", b"requested_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "owner_id", b"owner_id", "reference", b"reference", "requested_at", b"requested_at", "requested_by", b"requested_by", "requesters", b"requesters", "withdrawal_id", b"withdrawal_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "owner_id", b"owner_id", "reference", b"reference", "requested_at", b"requested_at", "requested_by", b"requested_by", "requesters", b"requesters", "sealed", b"sealed", "withdrawal_id", b"withdrawal_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1410,6 +1466,7 @@ class CaseOpened(_message.Message):
     CAUSED_BY_FIELD_NUMBER: _builtins.int
     CAUSERS_FIELD_NUMBER: _builtins.int
     OPENED_AT_FIELD_NUMBER: _builtins.int
+    SEALED_FIELD_NUMBER: _builtins.int
     case_id: _builtins.str
     """The case's id."""
     account_id: _builtins.str
@@ -1422,6 +1479,8 @@ class CaseOpened(_message.Message):
     """The name of the other party as the command had it; empty if it had none."""
     caused_by: _builtins.str
     """The caller of the command that gave cause to it: the subject of the caller's token."""
+    sealed: _builtins.bytes
+    """The name, encrypted with the owner's key; empty if it is in clear."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """The amount of the payment; unset if it was found when the account was opened."""
@@ -1448,10 +1507,11 @@ class CaseOpened(_message.Message):
         caused_by: _builtins.str = ...,
         causers: _abc.Iterable[_builtins.str] | None = ...,
         opened_at: _timestamp_pb2.Timestamp | None = ...,
+        sealed: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "opened_at", b"opened_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "case_id", b"case_id", "caused_by", b"caused_by", "causers", b"causers", "counterparty_name", b"counterparty_name", "kind", b"kind", "opened_at", b"opened_at", "owner_id", b"owner_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "case_id", b"case_id", "caused_by", b"caused_by", "causers", b"causers", "counterparty_name", b"counterparty_name", "kind", b"kind", "opened_at", b"opened_at", "owner_id", b"owner_id", "sealed", b"sealed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

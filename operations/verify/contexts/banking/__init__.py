@@ -385,6 +385,7 @@ def fold_refund_snapshot(events: Sequence[Event]) -> dict[str, Any]:
         "account_id": paid.account_id,
         "amount": encode_money(paid.amount),
         "reference": paid.reference,
+        "owner_id": paid.owner_id,
     }
 
 
