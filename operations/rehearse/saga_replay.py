@@ -234,6 +234,7 @@ class Replay:
             at if is_exact else node.now,
             _set_timers(node.timers, reaction.timers, is_exact) if reaction.timers else node.timers,
             node.fired,
+            node.operator_actions,
         )
 
     def _compare_step(

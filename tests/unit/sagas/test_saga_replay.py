@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -125,6 +125,7 @@ ACTIONS = ("event", "order", "reply", "lose", "wait", "retry", "abort", "cancel"
     st.sampled_from((0, 10)),
     st.sampled_from((0, 100)),
 )
+@example(["event", "reply", "retry", "reply", "retry"], 0, 0)
 @settings(max_examples=30)
 def test_the_code_that_ran_makes_no_difference(actions: Sequence[str], stock: int, money: int) -> None:
     simulation = RecordedSimulation(stock=stock or 1, money=money)
