@@ -97,6 +97,8 @@ def list_commands(group: click.Group, *path: str) -> list[tuple[str, ...]]:
 
 
 ARGUMENTS = {
+    ("export-subject",): ("ada", "--reason", "none"),
+    ("forget",): ("ada", "--reason", "none"),
     ("projections", "rebuild"): ("ordering.order", "--reason", "none"),
     ("projections", "compare"): ("ordering.order",),
     ("projections", "switch"): ("ordering.order", "--reason", "none"),
