@@ -25,6 +25,7 @@ from google.type.money_pb2 import Money
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contracts.key_ring import KeyRing
 from devstack.stack import Stack
 from devstack.stack_kinds import temporary_stack
 from operations.processes import COMMAND_SERVER, PROCESS_MANAGER
@@ -42,7 +43,6 @@ from tests.support.harness.callers import bearer
 from tests.support.harness.command_line import diptych
 from tests.support.harness.contexts import CONTEXTS
 from tests.support.harness.invariants import verify_stack
-from tests.support.harness.keys import get_ring
 from tests.support.harness.planted_changes import Change, list_differences, plant, rehearse_copy
 from tests.support.harness.process_managers import Call, FaultyClient, run_managers, wait_for_status
 from tests.support.harness.shop import order_of
@@ -357,7 +357,8 @@ async def test_a_rehearsal_of_the_running_code_finds_no_difference(stack: Stack)
 
 
 async def test_views_that_move_during_a_rehearsal_are_compared_again(stack: Stack, trade: Trade) -> None:
-    code, record = load_code(stack.settings), Record(stack.settings.database_url, get_ring)
+    ring = KeyRing.parse(await asyncio.to_thread(Path(stack.settings.keys).read_bytes))
+    code, record = load_code(stack.settings), Record(stack.settings.database_url, lambda: ring)
     account_id = await trade.open_account(PRICE)
     await trade.wait_for_account(account_id, (PRICE, 0))
     await record.begin()

@@ -61,13 +61,23 @@ async def generations(redis_url: str, nats_url: str) -> AsyncIterator[Generation
             await cancel_and_wait(*beside)
 
 
-async def read_views(redis: Redis, generation: str) -> dict[str, bytes]:
-    """Return the stored content of all keys of a generation that hold views or what is derived from them."""
+async def read_views(redis: Redis, generation: str) -> dict[str, object]:
+    """Return the stored content of all keys of a generation that hold views or what is derived from them.
+
+    Of change feeds the members alone: how often a view was written depends on how events arrived.
+    """
     view, contents = VIEW.at(generation), {}
     for pattern in view.patterns:
         async for key in redis.scan_iter(match=pattern, count=1_000):
             kind, name, _, rest = key.decode().split(":", 3)
-            content: Any = await redis.dump(key) if kind != "view" else await redis.hget(key, "data")
+            content: Any
+            match kind:
+                case "view":
+                    content = await redis.hget(key, "data")
+                case "change_feed":
+                    content = set(await redis.zrange(key, 0, -1))
+                case _:
+                    content = await redis.dump(key)
             contents[f"{kind}:{name}:{rest}"] = content
     return contents
 
