@@ -20,10 +20,10 @@ from command_server.contexts.banking.domain.case_messages import (
     ClearCase,
     ConfirmCase,
 )
-from command_server.contexts.banking.domain.four_eyes import share_person
 from command_server.contexts.banking.domain.messages import AccountUnblocked, CaseKind
 from command_server.kernel.decider import Aggregate, Decider, NotFound, Rejected, members
 from command_server.kernel.field_rules import check_fields
+from command_server.kernel.persons import share_person
 
 CASE_IDS = UUID("c1b7b0b6-52b5-5d64-8a7e-6a2f4f0f9b31")
 """UUID namespace of cases."""

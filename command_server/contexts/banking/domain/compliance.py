@@ -14,12 +14,12 @@ from typing import Any
 from command_server.contexts.banking.domain.account import ACCOUNT, LARGE_CASH, Account
 from command_server.contexts.banking.domain.case import CASE, make_case_id
 from command_server.contexts.banking.domain.case_messages import CaseOpened
-from command_server.contexts.banking.domain.four_eyes import name_requesters
 from command_server.contexts.banking.domain.listed_name import check_name, is_listed, list_streams
 from command_server.contexts.banking.domain.messages import AccountBlocked, CaseKind
 from command_server.contexts.banking.domain.payment_window import Window, list_counted, sum_window
 from command_server.kernel.decider import Rejected
 from command_server.kernel.money import Money
+from command_server.kernel.persons import list_persons
 
 PIECES = 3
 """The least number of payments that are taken for a large one in pieces."""
@@ -91,7 +91,7 @@ def open_case(
         others: more persons who may not clear it.
     """
     id_ = make_case_id(command.caller, command.request_id)
-    causers = tuple(sorted({*name_requesters(command.caller, command.persons), *others}))
+    causers = list_persons(command.caller, command.persons, others)
     opened = CaseOpened(id_, account_id, owner_id, kind, amount, name, command.caller, causers, opened_at=now)
     blocked = AccountBlocked(account_id, id_, kind, blocked_at=now)
     return {CASE.stream(id_): [opened], ACCOUNT.stream(account_id): [blocked]}

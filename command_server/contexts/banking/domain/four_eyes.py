@@ -1,4 +1,4 @@
-"""Four eyes: what one person may pay out alone, and who may approve more.
+"""Four eyes: what one person may pay out without a second one.
 
 Without an approval, at most SINGLE_PERSON_LIMIT leaves an account within 24 hours, and as much is paid by one
 person, in each currency. The account's state has its window. That of a person is the payer aggregate, one for
@@ -64,13 +64,3 @@ def count_payment(command: Withdraw | Transfer, now: datetime) -> Mapping[str, S
     """Return the event that counts a payment of one person, by stream."""
     name = payer_streams(command)[0]
     return {name: [PaymentCounted(name.rpartition(".")[2], command.amount, counted_at=now)]}
-
-
-def name_requesters(caller: str, persons: frozenset[str]) -> tuple[str, ...]:
-    """Return the persons behind a request, as they are recorded."""
-    return tuple(sorted(persons | {caller}))
-
-
-def share_person(caller: str, persons: frozenset[str], requesters: Sequence[str]) -> bool:
-    """Return whether one person stands behind a request and its approval."""
-    return not (persons | {caller}).isdisjoint(requesters)

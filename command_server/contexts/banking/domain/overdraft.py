@@ -15,8 +15,6 @@ from command_server.contexts.banking.domain import account as rules
 from command_server.contexts.banking.domain.account import ACCOUNT, NO_MONEY, Account
 from command_server.contexts.banking.domain.four_eyes import (
     SINGLE_PERSON_LIMIT,
-    name_requesters,
-    share_person,
 )
 from command_server.contexts.banking.domain.messages import OverdraftChanged
 from command_server.contexts.banking.domain.overdraft_messages import (
@@ -39,6 +37,7 @@ from command_server.kernel.decider import (
 )
 from command_server.kernel.field_rules import check_fields
 from command_server.kernel.money import Money
+from command_server.kernel.persons import list_persons, share_person
 
 Command = RequestOverdraft | ApproveOverdraft | DeclineOverdraft
 Event = OverdraftRequested | OverdraftApproved | OverdraftDeclined
@@ -101,7 +100,7 @@ def decide(command: Command, states: Mapping[str, Any], now: datetime) -> Events
             account: Account = states[ACCOUNT.stream(account_id)]
             rules.check_open(account, account_id)
             rules.check_currency(account, limit)
-            people = command.caller, name_requesters(command.caller, command.persons)
+            people = command.caller, list_persons(command.caller, command.persons)
             return {name: [OverdraftRequested(id_, account_id, account.owner_id, limit, *people, now)]}
         case RequestOverdraft(_, account_id, limit), _:
             if (account_id, limit) == (overdraft.account_id, overdraft.overdraft_limit):

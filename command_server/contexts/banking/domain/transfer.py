@@ -19,9 +19,7 @@ from command_server.contexts.banking.domain.four_eyes import (
     SINGLE_PERSON_LIMIT,
     count_payment,
     find_excess,
-    name_requesters,
     payer_streams,
-    share_person,
 )
 from command_server.contexts.banking.domain.listed_name import LISTED_NAME
 from command_server.contexts.banking.domain.messages import (
@@ -40,6 +38,7 @@ from command_server.contexts.banking.domain.messages import (
 from command_server.kernel.decider import Aggregate, AlreadyExists, Decider, NotFound, Rejected, members
 from command_server.kernel.field_rules import check_fields
 from command_server.kernel.money import Money
+from command_server.kernel.persons import list_persons, share_person
 
 Command = Transfer | RequestTransfer | ApproveTransfer | DeclineTransfer
 Event = TransferMade | TransferRequested | TransferApproved | TransferDeclined
@@ -206,7 +205,7 @@ def request(command: RequestTransfer, states: Mapping[str, Any], now: datetime) 
     rules.check_open(sender, command.from_account_id)
     rules.check_currency(sender, command.amount)
     check_outgoing_name(command, sender, command.from_account_id, command.counterparty_name, states, now)
-    requesters = name_requesters(command.caller, command.persons)
+    requesters = list_persons(command.caller, command.persons)
     fields = _to_fields(command)
     return TransferRequested(*fields, command.caller, now, sender.owner_id, requesters)
 

@@ -25,9 +25,7 @@ from command_server.contexts.banking.domain.four_eyes import (
     SINGLE_PERSON_LIMIT,
     count_payment,
     find_excess,
-    name_requesters,
     payer_streams,
-    share_person,
 )
 from command_server.contexts.banking.domain.listed_name import LISTED_NAME
 from command_server.contexts.banking.domain.messages import MoneyWithdrawn, Withdraw, is_same_reference
@@ -42,6 +40,7 @@ from command_server.contexts.banking.domain.withdrawal_messages import (
 from command_server.kernel.decider import Aggregate, AlreadyExists, Decider, NotFound, Rejected, members
 from command_server.kernel.field_rules import check_fields
 from command_server.kernel.money import Money
+from command_server.kernel.persons import list_persons, share_person
 
 Command = RequestWithdrawal | ApproveWithdrawal | DeclineWithdrawal
 Event = WithdrawalRequested | WithdrawalApproved | WithdrawalDeclined
@@ -154,7 +153,7 @@ def request(command: RequestWithdrawal, states: Mapping[str, Any], now: datetime
         command.amount,
         command.reference,
         command.caller,
-        name_requesters(command.caller, command.persons),
+        list_persons(command.caller, command.persons),
         requested_at=now,
     )
 

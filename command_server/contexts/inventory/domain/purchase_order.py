@@ -46,6 +46,7 @@ from command_server.contexts.inventory.domain.stockkeeping import (
 from command_server.kernel.decider import Aggregate, AlreadyExists, Decider, NotFound, Rejected, members
 from command_server.kernel.field_rules import check_fields
 from command_server.kernel.money import Money
+from command_server.kernel.persons import list_persons, share_person
 from command_server.kernel.texts import check_text
 
 APPROVAL_THRESHOLD = 10_000
@@ -168,7 +169,7 @@ def decide(command: Command, states: Mapping[str, Any], now: datetime) -> Events
         case _, Status.NONE:
             raise NotFound("PURCHASE_ORDER_NOT_FOUND", purchase_order_id=id_)
         case ApprovePurchaseOrder(_, caller, persons), Status.RAISED:
-            if not (persons | {caller}).isdisjoint(order.raisers):
+            if share_person(caller, persons, order.raisers):
                 raise Rejected("PURCHASE_ORDER_SAME_CALLER", purchase_order_id=id_)
             return {name: [PurchaseOrderApproved(id_, caller, approved_at=now)]}
         case SendToSupplier(_, expected_on), Status.APPROVED:
@@ -222,7 +223,7 @@ def raise_order(command: RaisePurchaseOrder, states: Mapping[str, Any], now: dat
         needs_approval=Money(total.currency_code, APPROVAL_THRESHOLD) < total,
         raised_by=command.caller,
         raised_at=now,
-        raisers=tuple(sorted(command.persons | {command.caller, *command.requested_by})),
+        raisers=list_persons(command.caller, command.persons, command.requested_by),
     )
 
 
