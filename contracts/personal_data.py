@@ -166,14 +166,7 @@ def may_be_sealed(event_type: str) -> bool:
 
 def list_key_ids(event: TypedData) -> set[bytes]:
     """Return the ids of the keys that open an event; none if it is in clear or does not parse."""
-    plan = _find_plan(event.type)
-    if plan is None:
-        return set()
-    try:
-        message = _parse(event)
-    except Exception:  # whoever decodes the event reports it
-        return set()
-    return {_get_key_id(part) for part, _ in _iterate(message, plan) if _is_sealed(part)}
+    return {_get_key_id(part) for part, _ in _list_parts(event) if _is_sealed(part)}
 
 
 def open_data(event: TypedData, stream: str, keys: Keys) -> bytes:
@@ -223,27 +216,15 @@ def remove_sealed(event: TypedData) -> bytes:
 
 def list_subjects(event: TypedData) -> set[str]:
     """Return the persons whose data an event may have; none if it does not parse."""
-    plan = _find_plan(event.type)
-    try:
-        message = None if plan is None else _parse(event)
-    except Exception:  # whoever decodes the event reports it
-        return set()
-    if plan is None:
-        return set()
-    return {getattr(part, of_part.subject) for part, of_part in _iterate(message, plan)} - {""}
+    return {getattr(part, of_part.subject) for part, of_part in _list_parts(event)} - {""}
 
 
 def has_clear_data(event: TypedData, subject: str) -> bool:
     """Return whether an event has data of a subject that is not sealed; False if it does not parse."""
-    plan = _find_plan(event.type)
-    try:
-        message = None if plan is None else _parse(event)
-    except Exception:  # whoever decodes the event reports it
-        return False
-    return plan is not None and any(
+    return any(
         getattr(part, of_part.subject) == subject
         and not {name for name, _ in of_part.personal}.isdisjoint(f.name for f, _ in part.ListFields())
-        for part, of_part in _iterate(message, plan)
+        for part, of_part in _list_parts(event)
     )
 
 
@@ -285,6 +266,17 @@ def _get_key_id(part: Any) -> bytes:
 
 def _parse(event: TypedData) -> Any:
     return GetMessageClass(Default().FindMessageTypeByName(event.type)).FromString(event.data)
+
+
+def _list_parts(event: TypedData) -> list[tuple[Any, _Plan]]:
+    """Return the messages with a subject in an event, with their plans; none if it does not parse."""
+    if (plan := _find_plan(event.type)) is None:
+        return []
+    try:
+        message = _parse(event)
+    except Exception:  # whoever decodes the event reports it
+        return []
+    return list(_iterate(message, plan))
 
 
 def _iterate(message: Any, plan: _Plan) -> Iterator[tuple[Any, _Plan]]:

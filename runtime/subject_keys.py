@@ -4,10 +4,10 @@ A process that has a key uses it for KEPT seconds after it was destroyed, a read
 reads the event that says so.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from time import monotonic
-from typing import TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 import msgspec
 from diptych.privacy.v1.privacy_pb2 import SubjectForgotten
@@ -28,6 +28,34 @@ READ_KEYS = "SELECT id, wrapped_by, wrapped FROM subject_keys WHERE id = ANY($1:
 Fetch = Callable[[Collection[bytes]], Awaitable[Sequence[WrappedKey]]]
 """Returns the existing ones among keys with these ids."""
 Event = TypeVar("Event", bound=msgspec.Struct)
+Name = TypeVar("Name", bound=Hashable)
+
+
+class KeyCache(Generic[Name]):
+    """Keys by their ids or subjects, each for KEPT seconds.
+
+    Args:
+        most: keys that are kept, at most; the oldest are dropped.
+        clock: returns seconds.
+    """
+
+    def __init__(self, most: int, clock: Callable[[], float]) -> None:
+        self._most = most
+        self._clock = clock
+        self._keys: dict[Name, tuple[SubjectKey, float]] = {}
+        """With the time until which each is kept; the oldest first."""
+
+    def find(self, name: Name) -> SubjectKey | None:
+        kept = self._keys.get(name)
+        return kept[0] if kept is not None and kept[1] > self._clock() else None
+
+    def keep(self, keys: Mapping[Name, SubjectKey]) -> None:
+        until = self._clock() + KEPT
+        for name, key in keys.items():
+            self._keys.pop(name, None)
+            self._keys[name] = key, until
+        while len(self._keys) > self._most:
+            del self._keys[next(iter(self._keys))]
 
 
 class SubjectKeys:
@@ -40,9 +68,7 @@ class SubjectKeys:
 
     def __init__(self, wrapper: Wrapper, clock: Callable[[], float] = monotonic) -> None:
         self.wrapper = wrapper
-        self._clock = clock
-        self._keys: dict[bytes, tuple[SubjectKey, float]] = {}
-        """With the time until which each is kept; the oldest first."""
+        self._keys = KeyCache[bytes](MAX_KEPT, clock)
         self._destroyed: dict[bytes, SubjectKey] = {}
         """Those that an event says to be destroyed: an answer under way may be older than that event."""
 
@@ -53,13 +79,8 @@ class SubjectKeys:
             MasterKeyMissing: a master key is missing.
             Exception: that `fetch` raises.
         """
-        now = self._clock()
         found = {id_: self._destroyed[id_] for id_ in ids if id_ in self._destroyed}
-        found |= {
-            id_: kept[0]
-            for id_ in ids
-            if id_ not in found and (kept := self._keys.get(id_)) and kept[1] > now
-        }
+        found |= {id_: kept for id_ in ids if id_ not in found and (kept := self._keys.find(id_)) is not None}
         if missing := [id_ for id_ in ids if id_ not in found]:
             read = await self.wrapper.unwrap(await fetch(missing))
             self.keep(read.values())
@@ -77,12 +98,7 @@ class SubjectKeys:
             del self._destroyed[next(iter(self._destroyed))]
 
     def keep(self, keys: Iterable[SubjectKey]) -> None:
-        until = self._clock() + KEPT
-        for key in keys:
-            self._keys.pop(key.id, None)
-            self._keys[key.id] = key, until
-        while len(self._keys) > MAX_KEPT:
-            del self._keys[next(iter(self._keys))]
+        self._keys.keep({key.id: key for key in keys})
 
     async def open(self, events: Sequence[RecordedEvent], fetch: Fetch) -> Sequence[RecordedEvent]:
         """Return events in clear, as far as their keys exist.

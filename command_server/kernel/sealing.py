@@ -13,9 +13,8 @@ from typing import Protocol
 from command_server.kernel.ports import StoreConflict, StoreFailed, Transaction
 from contracts.personal_data import SubjectKey
 from contracts.subject_keys import MasterKeyMissing, Wrapper, create_keys
+from runtime.subject_keys import KeyCache
 
-KEPT = 15.0
-"""Seconds for which a key is used before it is read again."""
 MAX_KEPT = 50_000
 """Keys that are kept, at most."""
 MASTER_KEY_MISSING = "PERSONAL_KEY_MISSING"
@@ -41,9 +40,8 @@ class Sealing:
 
     def __init__(self, keeper: Keeper | None = None, clock: Callable[[], float] = monotonic) -> None:
         self._keeper = keeper
-        self._clock = clock
-        self._kept: dict[str, tuple[SubjectKey, float]] = {}
-        """By subject, with the time until which each is kept; the oldest first."""
+        self._kept = KeyCache[str](MAX_KEPT, clock)
+        """By subject."""
 
     def begin(self) -> "BatchKeys | None":
         """Return the keys of a batch; None if data is recorded in clear, since there is no master key."""
@@ -52,16 +50,10 @@ class Sealing:
         return BatchKeys(self, self._keeper.wrapper)
 
     def find(self, subject: str) -> SubjectKey | None:
-        kept = self._kept.get(subject)
-        return kept[0] if kept is not None and kept[1] > self._clock() else None
+        return self._kept.find(subject)
 
     def keep(self, keys: Mapping[str, SubjectKey]) -> None:
-        until = self._clock() + KEPT
-        for subject, key in keys.items():
-            self._kept.pop(subject, None)
-            self._kept[subject] = key, until
-        while len(self._kept) > MAX_KEPT:
-            del self._kept[next(iter(self._kept))]
+        self._kept.keep(keys)
         if self._keeper is not None:
             self._keeper.keep(list(keys.values()))
 

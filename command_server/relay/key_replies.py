@@ -1,14 +1,12 @@
 """Replies to readers of the stream that ask for the keys of persons, wrapped as PostgreSQL has them."""
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from command_server.relay.replies import Replies
-from contracts.subject_keys import KEYS_SUBJECT, MAX_KEYS, KeysReply, WrappedKey, decode_request, encode
+from contracts.subject_keys import KEYS_SUBJECT, MAX_KEYS, KeysReply, decode_request, encode
 from runtime.jetstream import Connection
 from runtime.process import logs
-
-READ = text("SELECT id, wrapped_by, wrapped FROM subject_keys WHERE id = ANY(:ids)")
+from runtime.stored_subject_keys import read_keys
 
 log = logs.get_logger(__name__)
 
@@ -24,8 +22,8 @@ def create_key_replies(connection: Connection, engine: AsyncEngine) -> Replies:
     async def read(data: bytes) -> bytes:
         ids = list(decode_request(data).ids)[:MAX_KEYS]
         async with engine.connect() as connected:
-            rows = (await connected.execute(READ, {"ids": ids})).all()
-        return encode(KeysReply([WrappedKey(*row) for row in rows]))
+            keys = await read_keys(connected, ids)
+        return encode(KeysReply(keys))
 
     failures = logs.RepeatedErrors(log, "Keys of persons cannot be read")
     return Replies(connection, KEYS_SUBJECT, read, failures)

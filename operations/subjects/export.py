@@ -5,7 +5,8 @@ personal data of theirs, all events are exported, with views and sagas of the sa
 such as the account of another person, only the events that name the person are.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -19,10 +20,11 @@ from contracts.event_types import EventTypes
 from contracts.generations import decode_serving
 from contracts.personal_data import list_subjects
 from contracts.signed_tokens import GetKeyRing
-from contracts.subject_keys import RingWrapper, WrappedKey
+from contracts.subject_keys import RingWrapper
 from contracts.view_layout import View
 from runtime.postgres import create_engine
 from runtime.redis.pool import open_client
+from runtime.stored_subject_keys import read_keys
 from runtime.subject_keys import SubjectKeys
 
 _EVENT = "stream, version, type, data, recorded_at, position, metadata::text"
@@ -32,7 +34,6 @@ SELECT {_EVENT} FROM events
 WHERE position(:needle in data) > 0 OR strpos(metadata::text, :quoted) > 0 ORDER BY position
 """)  # noqa: S608 - composed of constants
 READ = text(f"SELECT {_EVENT} FROM events WHERE stream = ANY(:streams) ORDER BY stream, version")  # noqa: S608
-READ_KEYS = text("SELECT id, wrapped_by, wrapped FROM subject_keys WHERE id = ANY(:ids)")
 ROWS = {
     "commands": text("""
 SELECT recorded_at, caller, on_behalf_of, request_id, type, outcome, stream FROM audit
@@ -120,11 +121,8 @@ class SubjectExport:
     async def _read_events(
         self, connection: AsyncConnection, query: Any, values: dict[str, Any]
     ) -> list[RecordedEvent]:
-        async def fetch(ids: Collection[bytes]) -> list[WrappedKey]:
-            return [WrappedKey(*row) for row in await connection.execute(READ_KEYS, {"ids": list(ids)})]
-
         rows = (await connection.execute(query, values)).all()
-        return list(await self._keys.open([_to_event(row) for row in rows], fetch))
+        return list(await self._keys.open([_to_event(row) for row in rows], partial(read_keys, connection)))
 
     def _describe(self, event: RecordedEvent) -> dict[str, Any]:
         """Return an event with its fields, as far as this release can decode it."""

@@ -9,11 +9,11 @@ from uuid import UUID
 
 import msgspec
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts.envelope import RecordedEvent, parse_metadata
-from contracts.subject_keys import WrappedKey
 from operations_server.records.versions import bisect_version
+from runtime.stored_subject_keys import read_keys
 from runtime.subject_keys import SubjectKeys
 
 FIRST_EVENTS, LATEST_EVENTS = 20, 100
@@ -35,7 +35,6 @@ ORDER BY version LIMIT :most
 """)  # noqa: S608 - composed of constants
 IS_PENDING = text("SELECT EXISTS (SELECT FROM outbox WHERE position = :position AND sequence IS NULL)")
 READ_TIME = text("SELECT recorded_at FROM events WHERE stream = :stream AND version = :version")
-READ_SUBJECT_KEYS = text("SELECT id, wrapped_by, wrapped FROM subject_keys WHERE id = ANY(:ids)")
 READ_NOW = text("SELECT clock_timestamp()")
 # Not `->>`, which fails for metadata with a lone surrogate.
 READ_EVENTS_OF_COMMANDS = text(f"""
@@ -181,7 +180,7 @@ class RecordReader:
             rows = (await connection.execute(query, parameters)).all()
             events: Sequence[RecordedEvent] = [_to_event(row) for row in rows]
             if self._keys is not None:
-                events = await self._keys.open(events, partial(_fetch_keys, connection))
+                events = await self._keys.open(events, partial(read_keys, connection))
         pairs = zip(rows, events, strict=True)
         return [StoredEvent(each, row.size if row.data is None else len(each.data)) for row, each in pairs]
 
@@ -197,10 +196,6 @@ def _to_event(row: Any) -> RecordedEvent:
     metadata = parse_metadata(row.metadata)
     data = row.data or b""
     return RecordedEvent(row.stream, row.version, row.type, data, row.recorded_at, row.position, metadata)
-
-
-async def _fetch_keys(connection: AsyncConnection, ids: Collection[bytes]) -> list[WrappedKey]:
-    return [WrappedKey(*row) for row in await connection.execute(READ_SUBJECT_KEYS, {"ids": list(ids)})]
 
 
 def _to_answer(row: Any) -> Answer:

@@ -2,7 +2,7 @@
 
 from array import array
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,10 +16,11 @@ from contracts.envelope import RecordedEvent, parse_metadata
 from contracts.personal_data import Keys
 from contracts.sealed_states import list_state_keys, open_state
 from contracts.signed_tokens import GetKeyRing
-from contracts.subject_keys import RingWrapper, WrappedKey
+from contracts.subject_keys import RingWrapper
 from operations.verify.sources import statements
 from operations.verify.spool import SPOOLED_ITEMS, SpooledEvents
 from runtime.postgres import create_engine
+from runtime.stored_subject_keys import read_keys
 from runtime.subject_keys import SubjectKeys, list_ids
 
 PAGE_SIZE = 500
@@ -183,7 +184,7 @@ class PostgresReader:
                 await _read_outbox(connection, stream)
             for stream in result.values():
                 key_ids.update(*map(list_state_keys, stream.list_states()))
-            keys = await self._keys.find(key_ids, partial(_fetch_keys, connection))
+            keys = await self._keys.find(key_ids, partial(read_keys, connection))
         for stream in result.values():
             stream.open(keys)
         return result
@@ -230,11 +231,6 @@ class PostgresReader:
     async def _connect(self) -> AsyncIterator[AsyncConnection]:
         async with self._engine.connect() as connection:
             yield connection
-
-
-async def _fetch_keys(connection: AsyncConnection, ids: Collection[bytes]) -> list[WrappedKey]:
-    rows = await connection.execute(text(statements.SUBJECT_KEYS), {"ids": list(ids)})
-    return [WrappedKey(*row) for row in rows]
 
 
 async def _read_outbox(connection: AsyncConnection, stream: StoredStream) -> None:

@@ -69,4 +69,3 @@ ORDER BY caller, request_id LIMIT :limit
 
 INCARNATION = "SELECT CAST(incarnation AS text), pg_is_in_recovery() FROM relay_state"
 """The incarnation of the database, and whether this server is a standby."""
-SUBJECT_KEYS = "SELECT id, wrapped_by, wrapped FROM subject_keys WHERE id = ANY(CAST(:ids AS bytea[]))"

@@ -20,11 +20,11 @@ from command_server.kernel.context import aggregate_types, command_types
 from command_server.kernel.group_commit import GroupCommit
 from command_server.kernel.outcomes import Accepted
 from command_server.kernel.ports import StoreConflict, StoredSnapshot
-from command_server.kernel.sealing import KEPT, Sealing
+from command_server.kernel.sealing import Sealing
 from contracts.key_ring import KeyRing, Purpose
 from contracts.sealed_states import list_state_keys
 from contracts.subject_keys import RingWrapper, WrappedKey
-from runtime.subject_keys import SubjectKeys
+from runtime.subject_keys import KEPT, SubjectKeys
 from tests.support.builders.orders import ADDRESS, ELSEWHERE, PLACE
 from tests.support.builders.requests import request
 from tests.support.harness.keys import get_ring
